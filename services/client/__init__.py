@@ -1,0 +1,1 @@
+"""LIBRARY: what applications import; needs nothing of the server."""

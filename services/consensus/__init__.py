@@ -1,0 +1,1 @@
+"""PROCESS consensus: Raft, the log on disk, peers and membership."""

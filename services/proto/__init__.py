@@ -1,0 +1,1 @@
+"""etcd's public API as protobuf definitions and the code generated from them."""

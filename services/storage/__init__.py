@@ -1,0 +1,1 @@
+"""PROCESS storage: the only writer of the MVCC database."""

@@ -1,0 +1,1 @@
+"""PROCESS watch: watchers, their groups, and the delivery of events."""

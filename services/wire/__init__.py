@@ -1,0 +1,1 @@
+"""What crosses a local socket: messages, batching links, and the one catalogue of errors."""

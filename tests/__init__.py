@@ -1,0 +1,1 @@
+"""Tests: they mirror services/, beside cluster/ (real processes) and conformance/ (real clients)."""
