@@ -9,8 +9,5 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_every_package_on_disk_is_packaged() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     services = ROOT / "services"
-    found = {
-        ".".join(["quorate", *init.parent.relative_to(services).parts])
-        for init in services.rglob("__init__.py")
-    }
+    found = {".".join(["quorate", *init.parent.relative_to(services).parts]) for init in services.rglob("__init__.py")}
     assert found == set(declared)
