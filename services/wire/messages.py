@@ -5,7 +5,7 @@ do about a loss is in the last column.
 
 | message       | from → to                        | when lost                                                         |
 |---------------|----------------------------------|-------------------------------------------------------------------|
-| PROPOSE       | api, storage → consensus         | the caller times out; a write whose fate is unknown is never sent again |
+| PROPOSE       | api, storage → consensus         | the caller times out; never sent again: its fate is unknown |
 | READ          | api → consensus → storage        | api asks again: reads change nothing                              |
 | LOCAL         | api → storage                    | api asks again                                                    |
 | START         | consensus → storage              | said after every hello of storage                                 |
@@ -196,7 +196,7 @@ REFUSE: Final = Struct("<QIB")  # chunk number, worker incarnation, error id; th
 
 
 def pack_result(error_id: int, body: bytes) -> bytes:
-    """One answer: the protobuf response, or for an error the text where it differs from the catalogue's (else empty)."""
+    """One answer: the protobuf response, or an error's text where it differs from the catalogue's (else empty)."""
     return RESULT.pack(error_id, len(body)) + body
 
 
