@@ -105,35 +105,21 @@ EMPTY_KEY = EtcdError(1, "EMPTY_KEY", "etcdserver: key is not provided", Code.IN
 KEY_NOT_FOUND = EtcdError(2, "KEY_NOT_FOUND", "etcdserver: key not found", Code.INVALID_ARGUMENT)
 VALUE_PROVIDED = EtcdError(3, "VALUE_PROVIDED", "etcdserver: value is provided", Code.INVALID_ARGUMENT)
 LEASE_PROVIDED = EtcdError(4, "LEASE_PROVIDED", "etcdserver: lease is provided", Code.INVALID_ARGUMENT)
-TOO_MANY_OPS = EtcdError(
-    5, "TOO_MANY_OPS", "etcdserver: too many operations in txn request", Code.INVALID_ARGUMENT
-)
-DUPLICATE_KEY = EtcdError(
-    6, "DUPLICATE_KEY", "etcdserver: duplicate key given in txn request", Code.INVALID_ARGUMENT
-)
+TOO_MANY_OPS = EtcdError(5, "TOO_MANY_OPS", "etcdserver: too many operations in txn request", Code.INVALID_ARGUMENT)
+DUPLICATE_KEY = EtcdError(6, "DUPLICATE_KEY", "etcdserver: duplicate key given in txn request", Code.INVALID_ARGUMENT)
 INVALID_CLIENT_API_VERSION = EtcdError(
     7, "INVALID_CLIENT_API_VERSION", "etcdserver: invalid client api version", Code.INVALID_ARGUMENT
 )
-INVALID_SORT_OPTION = EtcdError(
-    8, "INVALID_SORT_OPTION", "etcdserver: invalid sort option", Code.INVALID_ARGUMENT
-)
-COMPACTED = EtcdError(
-    9, "COMPACTED", "etcdserver: mvcc: required revision has been compacted", Code.OUT_OF_RANGE
-)
-FUTURE_REV = EtcdError(
-    10, "FUTURE_REV", "etcdserver: mvcc: required revision is a future revision", Code.OUT_OF_RANGE
-)
+INVALID_SORT_OPTION = EtcdError(8, "INVALID_SORT_OPTION", "etcdserver: invalid sort option", Code.INVALID_ARGUMENT)
+COMPACTED = EtcdError(9, "COMPACTED", "etcdserver: mvcc: required revision has been compacted", Code.OUT_OF_RANGE)
+FUTURE_REV = EtcdError(10, "FUTURE_REV", "etcdserver: mvcc: required revision is a future revision", Code.OUT_OF_RANGE)
 NO_SPACE = EtcdError(11, "NO_SPACE", "etcdserver: mvcc: database space exceeded", Code.RESOURCE_EXHAUSTED)
 LEASE_NOT_FOUND = EtcdError(12, "LEASE_NOT_FOUND", "etcdserver: requested lease not found", Code.NOT_FOUND)
 LEASE_EXIST = EtcdError(13, "LEASE_EXIST", "etcdserver: lease already exists", Code.FAILED_PRECONDITION)
-LEASE_TTL_TOO_LARGE = EtcdError(
-    14, "LEASE_TTL_TOO_LARGE", "etcdserver: too large lease TTL", Code.OUT_OF_RANGE
-)
+LEASE_TTL_TOO_LARGE = EtcdError(14, "LEASE_TTL_TOO_LARGE", "etcdserver: too large lease TTL", Code.OUT_OF_RANGE)
 WATCH_CANCELED = EtcdError(15, "WATCH_CANCELED", "etcdserver: watch canceled", Code.CANCELLED)
 MEMBER_EXIST = EtcdError(16, "MEMBER_EXIST", "etcdserver: member ID already exist", Code.FAILED_PRECONDITION)
-PEER_URL_EXIST = EtcdError(
-    17, "PEER_URL_EXIST", "etcdserver: Peer URLs already exists", Code.FAILED_PRECONDITION
-)
+PEER_URL_EXIST = EtcdError(17, "PEER_URL_EXIST", "etcdserver: Peer URLs already exists", Code.FAILED_PRECONDITION)
 MEMBER_NOT_ENOUGH_STARTED = EtcdError(
     18,
     "MEMBER_NOT_ENOUGH_STARTED",
@@ -141,9 +127,7 @@ MEMBER_NOT_ENOUGH_STARTED = EtcdError(
     Code.UNKNOWN,
     Code.FAILED_PRECONDITION,
 )
-MEMBER_BAD_URLS = EtcdError(
-    19, "MEMBER_BAD_URLS", "etcdserver: given member URLs are invalid", Code.INVALID_ARGUMENT
-)
+MEMBER_BAD_URLS = EtcdError(19, "MEMBER_BAD_URLS", "etcdserver: given member URLs are invalid", Code.INVALID_ARGUMENT)
 MEMBER_NOT_FOUND = EtcdError(20, "MEMBER_NOT_FOUND", "etcdserver: member not found", Code.NOT_FOUND)
 MEMBER_NOT_LEARNER = EtcdError(
     21, "MEMBER_NOT_LEARNER", "etcdserver: can only promote a learner member", Code.FAILED_PRECONDITION
@@ -157,12 +141,8 @@ LEARNER_NOT_READY = EtcdError(
 TOO_MANY_LEARNERS = EtcdError(
     23, "TOO_MANY_LEARNERS", "etcdserver: too many learner members in cluster", Code.FAILED_PRECONDITION
 )
-CLUSTER_ID_MISMATCH = EtcdError(
-    24, "CLUSTER_ID_MISMATCH", "etcdserver: cluster ID mismatch", Code.FAILED_PRECONDITION
-)
-REQUEST_TOO_LARGE = EtcdError(
-    25, "REQUEST_TOO_LARGE", "etcdserver: request is too large", Code.INVALID_ARGUMENT
-)
+CLUSTER_ID_MISMATCH = EtcdError(24, "CLUSTER_ID_MISMATCH", "etcdserver: cluster ID mismatch", Code.FAILED_PRECONDITION)
+REQUEST_TOO_LARGE = EtcdError(25, "REQUEST_TOO_LARGE", "etcdserver: request is too large", Code.INVALID_ARGUMENT)
 TOO_MANY_REQUESTS = EtcdError(
     26, "TOO_MANY_REQUESTS", "etcdserver: too many requests", Code.UNKNOWN, Code.RESOURCE_EXHAUSTED
 )
@@ -185,12 +165,8 @@ ROLE_EMPTY = EtcdError(34, "ROLE_EMPTY", "etcdserver: role name is empty", Code.
 AUTH_FAILED = EtcdError(
     35, "AUTH_FAILED", "etcdserver: authentication failed, invalid user ID or password", Code.INVALID_ARGUMENT
 )
-PERMISSION_NOT_GIVEN = EtcdError(
-    36, "PERMISSION_NOT_GIVEN", "etcdserver: permission not given", Code.INVALID_ARGUMENT
-)
-PERMISSION_DENIED = EtcdError(
-    37, "PERMISSION_DENIED", "etcdserver: permission denied", Code.PERMISSION_DENIED
-)
+PERMISSION_NOT_GIVEN = EtcdError(36, "PERMISSION_NOT_GIVEN", "etcdserver: permission not given", Code.INVALID_ARGUMENT)
+PERMISSION_DENIED = EtcdError(37, "PERMISSION_DENIED", "etcdserver: permission denied", Code.PERMISSION_DENIED)
 ROLE_NOT_GRANTED = EtcdError(
     38, "ROLE_NOT_GRANTED", "etcdserver: role is not granted to the user", Code.FAILED_PRECONDITION
 )
@@ -203,12 +179,8 @@ PERMISSION_NOT_GRANTED = EtcdError(
 AUTH_NOT_ENABLED = EtcdError(
     40, "AUTH_NOT_ENABLED", "etcdserver: authentication is not enabled", Code.FAILED_PRECONDITION
 )
-INVALID_AUTH_TOKEN = EtcdError(
-    41, "INVALID_AUTH_TOKEN", "etcdserver: invalid auth token", Code.UNAUTHENTICATED
-)
-INVALID_AUTH_MGMT = EtcdError(
-    42, "INVALID_AUTH_MGMT", "etcdserver: invalid auth management", Code.INVALID_ARGUMENT
-)
+INVALID_AUTH_TOKEN = EtcdError(41, "INVALID_AUTH_TOKEN", "etcdserver: invalid auth token", Code.UNAUTHENTICATED)
+INVALID_AUTH_MGMT = EtcdError(42, "INVALID_AUTH_MGMT", "etcdserver: invalid auth management", Code.INVALID_ARGUMENT)
 AUTH_OLD_REVISION = EtcdError(
     43, "AUTH_OLD_REVISION", "etcdserver: revision of auth store is old", Code.INVALID_ARGUMENT
 )
@@ -272,9 +244,7 @@ NO_INFLIGHT_DOWNGRADE = EtcdError(
     61, "NO_INFLIGHT_DOWNGRADE", "etcdserver: no inflight downgrade job", Code.FAILED_PRECONDITION
 )
 CANCELED = EtcdError(62, "CANCELED", "etcdserver: request canceled", Code.CANCELLED)
-DEADLINE_EXCEEDED = EtcdError(
-    63, "DEADLINE_EXCEEDED", "etcdserver: context deadline exceeded", Code.DEADLINE_EXCEEDED
-)
+DEADLINE_EXCEEDED = EtcdError(63, "DEADLINE_EXCEEDED", "etcdserver: context deadline exceeded", Code.DEADLINE_EXCEEDED)
 
 # Texts that etcd's server sends without a mapping, so with the code UNKNOWN.
 REQUEST_CANCELLED = EtcdError(100, "REQUEST_CANCELLED", "etcdserver: request cancelled", Code.UNKNOWN)
@@ -292,12 +262,8 @@ NO_PASSWORD_USER = EtcdError(
     "auth: authentication failed, password was given for no password user",
     Code.UNKNOWN,
 )
-VERIFY_ONLY = EtcdError(
-    105, "VERIFY_ONLY", "auth: token signing attempted with verify-only key", Code.UNKNOWN
-)
-PASSWORD_TOO_LONG = EtcdError(
-    106, "PASSWORD_TOO_LONG", "bcrypt: password length exceeds 72 bytes", Code.UNKNOWN
-)
+VERIFY_ONLY = EtcdError(105, "VERIFY_ONLY", "auth: token signing attempted with verify-only key", Code.UNKNOWN)
+PASSWORD_TOO_LONG = EtcdError(106, "PASSWORD_TOO_LONG", "bcrypt: password length exceeds 72 bytes", Code.UNKNOWN)
 ELECTION_NO_LEADER = EtcdError(107, "ELECTION_NO_LEADER", "election: no leader", Code.UNKNOWN)
 ELECTION_NOT_LEADER = EtcdError(108, "ELECTION_NOT_LEADER", "election: not leader", Code.UNKNOWN)
 LEADER_KEY_MISSING = EtcdError(109, "LEADER_KEY_MISSING", '"leader" field must be provided', Code.UNKNOWN)

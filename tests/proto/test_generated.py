@@ -11,9 +11,7 @@ def test_generated_files_match_the_proto_files(tmp_path: Path) -> None:
 
 def test_services_and_packages_are_etcds() -> None:
     modules = (rpc_pb2, v3lock_pb2, v3election_pb2, health_pb2)
-    services = [
-        service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()
-    ]
+    services = [service.full_name for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
     assert sorted(services) == [
         "etcdserverpb.Auth",
         "etcdserverpb.Cluster",

@@ -1,6 +1,7 @@
 """The error catalogue: ids that fit a byte, etcd's texts, the HTTP status computed from the code."""
 
 import pytest
+
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, Code, EtcdError
 
@@ -49,9 +50,7 @@ def test_two_errors_are_sent_as_unknown_although_declared_otherwise() -> None:
         (errors.CONTEXT_DEADLINE_EXCEEDED, "context deadline exceeded", 4, 504),
     ],
 )
-def test_text_code_and_http_status_are_etcds(
-    error: EtcdError, text: str, code: int, http_status: int
-) -> None:
+def test_text_code_and_http_status_are_etcds(error: EtcdError, text: str, code: int, http_status: int) -> None:
     assert (text, code, http_status) == (error.text, error.code, error.http_status)
 
 
@@ -61,10 +60,7 @@ def test_every_code_has_an_http_status_and_an_unknown_code_is_500() -> None:
 
 
 def test_cancel_reason_is_gos_error_string() -> None:
-    assert (
-        errors.PERMISSION_DENIED.go_text
-        == "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
-    )
+    assert errors.PERMISSION_DENIED.go_text == "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
     assert errors.USER_EMPTY.go_text.startswith("rpc error: code = InvalidArgument desc = ")
     assert Code.CANCELLED.go_name == "Canceled"
 
