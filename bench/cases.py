@@ -38,9 +38,7 @@ class Goal:
 
     def met(self, value: float) -> bool:
         """Whether a value (ratio or figure) keeps the bound."""
-        return (self.at_least is None or value >= self.at_least) and (
-            self.at_most is None or value <= self.at_most
-        )
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     def __str__(self) -> str:
         return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
@@ -69,9 +67,7 @@ class Case:
     goals: tuple[Goal, ...]
 
 
-def unary(
-    context: Context, workload: str, nodes: int, spread: bool = False, connections: int = 100
-) -> Figures:
+def unary(context: Context, workload: str, nodes: int, spread: bool = False, connections: int = 100) -> Figures:
     """One workload of the load generator against a fresh cluster, at the leader or over all members."""
     with servers.running(context.product, nodes, context.parent) as cluster:
         endpoints = cluster.endpoints if spread else [cluster.leader().endpoint]
@@ -153,9 +149,7 @@ CASES: Final = (
     _loaded("put-1", "one node, 100 connections: put", "put", 1, 1.6, 0.6),
     _loaded("range-1", "one node, 100 connections: linearizable range of one key", "range", 1, 1.6, 0.6),
     _loaded("put-3", "three nodes, 100 connections at the leader: put", "put", 3, 1.5, 0.6),
-    _loaded(
-        "range-3", "three nodes, 100 connections at the leader: linearizable range", "range", 3, 1.6, 0.6
-    ),
+    _loaded("range-3", "three nodes, 100 connections at the leader: linearizable range", "range", 3, 1.6, 0.6),
     Case(
         "put-3-all",
         "three nodes, 100 connections over all members: put",

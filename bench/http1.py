@@ -16,9 +16,7 @@ class Connection:
     __slots__ = ("_head", "_rest", "errors", "failed", "first_error", "next_stream_id", "out", "streams_max")
 
     def __init__(self, path: str, authority: str) -> None:
-        head = (
-            f"POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\ncontent-length: "
-        )
+        head = f"POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\ncontent-length: "
         self._head = head.encode()
         self._rest = b""
         self.next_stream_id = 1

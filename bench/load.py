@@ -119,9 +119,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = argparse.ArgumentParser(prog="bench.load", description=__doc__)
     parser.add_argument("workload", choices=WORKLOADS)
-    parser.add_argument(
-        "--endpoints", type=endpoint, nargs="+", required=True, help="connections are dealt out"
-    )
+    parser.add_argument("--endpoints", type=endpoint, nargs="+", required=True, help="connections are dealt out")
     parser.add_argument("--connections", type=int, default=100)
     parser.add_argument("--streams", type=int, default=1, help="calls in flight on each connection")
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -129,9 +127,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=0, help="stop after so many answers instead")
     parser.add_argument("--rate", type=float, default=0.0, help="open loop: calls a second")
     parser.add_argument("--keys", choices=("random", "sequential"), default="random")
-    parser.add_argument(
-        "--space", type=int, default=KEY_POOL, help="how many keys random ones are drawn from"
-    )
+    parser.add_argument("--space", type=int, default=KEY_POOL, help="how many keys random ones are drawn from")
     parser.add_argument("--prefix", default="bench/")
     parser.add_argument("--key", default="bench-one-key", help="the key that `range` reads")
     parser.add_argument("--seed", type=int, default=1)

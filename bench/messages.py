@@ -49,9 +49,7 @@ def range_(key: bytes, range_end: bytes = b"", limit: int = 0) -> bytes:
 
 def txn_put_if_absent(key: bytes, guard: bytes, value: bytes) -> bytes:
     """TxnRequest: if `guard` was never created (one compare), put `key`."""
-    compare = (
-        number(2, 1) + blob(3, guard) + varint(5 << 3) + b"\0"
-    )  # target CREATE, EQUAL, create_revision 0
+    compare = number(2, 1) + blob(3, guard) + varint(5 << 3) + b"\0"  # target CREATE, EQUAL, create_revision 0
     return blob(1, compare) + blob(2, blob(2, put(key, value)))
 
 

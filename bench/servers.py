@@ -232,9 +232,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for (
-            node
-        ) in self.nodes:  # a clean stop of three etcd takes 7 s: each hands over to one that is leaving
+        for node in self.nodes:  # a clean stop of three etcd takes 7 s: each hands over to one that is leaving
             node.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -270,9 +268,7 @@ class Cluster:
                     if agreed == {state["member_id"]}:
                         return node
             time.sleep(POLL_S)
-        raise NotReadyError(
-            "the members do not agree on a leader\n" + "\n".join(n.log_tail() for n in self.nodes)
-        )
+        raise NotReadyError("the members do not agree on a leader\n" + "\n".join(n.log_tail() for n in self.nodes))
 
     def usage(self) -> processes.Usage:
         """Memory and CPU of all members."""
@@ -308,9 +304,7 @@ def cluster(product: Product, size: int, parent: Path | None = None, flags: Iter
 
 
 @contextmanager
-def running(
-    product: Product, size: int, parent: Path | None = None, flags: Sequence[str] = ()
-) -> Iterator[Cluster]:
+def running(product: Product, size: int, parent: Path | None = None, flags: Sequence[str] = ()) -> Iterator[Cluster]:
     """A started cluster that is gone afterwards, whatever happens."""
     with cluster(product, size, parent, flags) as started:
         started.start()
