@@ -1,0 +1,224 @@
+"""Log lines as etcd writes them: one JSON object a line, or tab separated columns with --log-format console.
+
+Call sites say what happened and give the facts as fields:
+
+    log = logs.named("raft")
+    log.info("elected leader", member_id=f"{leader:x}", term=term)
+
+A supervised service writes to stderr, which the node forwards, and to stdout, which supervisor keeps for
+`supervisorctl tail`. Nothing is logged per request.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from quorate.node.config import Config
+
+DPANIC: Final = 45
+PANIC: Final = 47
+FATAL: Final = logging.CRITICAL
+
+LEVELS: Final = {  # zap's names, as --log-level takes them
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "dpanic": DPANIC,
+    "panic": PANIC,
+    "fatal": FATAL,
+}
+_NAMES: Final = {number: name for name, number in LEVELS.items()}
+
+STREAMS: Final = ("default", "stderr", "stdout", "systemd/journal")  # outputs that are not files
+
+SAMPLE_FIRST: Final = 100  # equal lines written in full each second; zap's production setting, as etcd uses it
+SAMPLE_THEREAFTER: Final = 100  # then one of so many
+
+
+class Log:
+    """A named logger whose keyword arguments become fields of the line."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, message: str, **fields: object) -> None:
+        self._write(logging.DEBUG, message, fields)
+
+    def info(self, message: str, **fields: object) -> None:
+        self._write(logging.INFO, message, fields)
+
+    def warn(self, message: str, **fields: object) -> None:
+        self._write(logging.WARNING, message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        self._write(logging.ERROR, message, fields)
+
+    def panic(self, message: str, error: BaseException, **fields: object) -> None:
+        """Our own bug, with its stack trace; the caller ends the process."""
+        self._write(PANIC, message, {"error": str(error) or type(error).__name__, **fields}, error)
+
+    def fatal(self, message: str, **fields: object) -> None:
+        """The last line of a process that cannot go on; the caller ends it."""
+        self._write(FATAL, message, fields)
+
+    def enabled_for(self, level: str) -> bool:
+        return self._logger.isEnabledFor(LEVELS[level])
+
+    def _write(self, level: int, message: str, fields: dict[str, object], error: BaseException | None = None) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, message, exc_info=error, extra={"fields": fields}, stacklevel=3)
+
+
+def named(name: str = "") -> Log:
+    """The log of one part of a service; the name appears as `logger` in its lines."""
+    return Log(logging.getLogger(f"quorate.{name}" if name else "quorate"))
+
+
+class Sampler(logging.Filter):
+    """Of equal lines in one second the first hundred pass, then one of a hundred, whatever their level below panic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = 0
+        self._seen: dict[tuple[int, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= PANIC:
+            return True
+        second = int(record.created)
+        if second != self._second:
+            self._second = second
+            self._seen.clear()
+        key = (record.levelno, str(record.msg))
+        count = self._seen[key] = self._seen.get(key, 0) + 1
+        return count <= SAMPLE_FIRST or (count - SAMPLE_FIRST) % SAMPLE_THEREAFTER == 0
+
+
+def _timestamp(created: float) -> str:
+    text = datetime.fromtimestamp(created).astimezone().strftime("%Y-%m-%dT%H:%M:%S.%f%z")
+    return text.removesuffix("+0000") + "Z" if text.endswith("+0000") else text
+
+
+def _caller(record: logging.LogRecord) -> str:
+    return f"{Path(record.pathname).parent.name}/{record.filename}:{record.lineno}"
+
+
+def _logger_name(record: logging.LogRecord) -> str:
+    return record.name.removeprefix("quorate").removeprefix(".")
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line with level, ts, logger, caller, msg, the fields, and stacktrace where there is one."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "level": _NAMES.get(record.levelno, "info"),
+            "ts": _timestamp(record.created),
+        }
+        if name := _logger_name(record):
+            line["logger"] = name
+        line["caller"] = _caller(record)
+        line["msg"] = record.getMessage()
+        line["service"] = self._service
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[1]:
+            line["stacktrace"] = "".join(traceback.format_exception(record.exc_info[1]))
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class ConsoleFormatter(logging.Formatter):
+    """The same facts in tab separated columns, for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        columns = [_timestamp(record.created), _NAMES.get(record.levelno, "info"), _logger_name(record)]
+        columns += [_caller(record), record.getMessage()]
+        if fields := getattr(record, "fields", {}):
+            columns.append(json.dumps(fields, default=str, ensure_ascii=False))
+        text = "\t".join(filter(None, columns))
+        if record.exc_info and record.exc_info[1]:
+            text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        return text
+
+
+class SharedFile(WatchedFileHandler):
+    """A log file that all processes of the node append to, rotated by whichever finds it full.
+
+    `bytes_max` 0 means no rotation. Old files are named with the time, as etcd's are.
+    """
+
+    def __init__(self, path: str, bytes_max: int = 0, backups_max: int = 0, age_days_max: int = 0) -> None:
+        super().__init__(path, encoding="utf-8", delay=False)
+        self._bytes_max = bytes_max
+        self._backups_max = backups_max
+        self._age_days_max = age_days_max
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._bytes_max and self.stream and self.stream.tell() >= self._bytes_max:
+            self._rotate()
+        super().emit(record)
+
+    def _rotate(self) -> None:
+        path = Path(self.baseFilename)
+        stream = self.stream
+        assert stream is not None
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        mine = os.fstat(stream.fileno())
+        if path.exists() and path.stat().st_ino == mine.st_ino:
+            moment = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
+            path.rename(path.with_name(f"{path.stem}-{moment}{path.suffix}"))
+            self._drop_old(path)
+        fcntl.flock(stream, fcntl.LOCK_UN)
+        self.reopenIfNeeded()
+
+    def _drop_old(self, path: Path) -> None:
+        old = sorted(path.parent.glob(f"{path.stem}-*T*{path.suffix}"), reverse=True)
+        oldest = time.time() - self._age_days_max * 86_400
+        for number, backup in enumerate(old):
+            too_many = self._backups_max and number >= self._backups_max
+            if too_many or (self._age_days_max and backup.stat().st_mtime < oldest):
+                backup.unlink(missing_ok=True)
+
+
+def start(config: Config, service: str) -> None:
+    """Send this process's log where `config` says; call once, before the first line."""
+    logging.addLevelName(DPANIC, "DPANIC")
+    logging.addLevelName(PANIC, "PANIC")
+    formatter = ConsoleFormatter() if config.log_format == "console" else JsonFormatter(service)
+    root = logging.getLogger()
+    root.handlers.clear()
+    for handler in _handlers(config):
+        handler.setFormatter(formatter)
+        handler.addFilter(Sampler())
+        root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("quorate").setLevel(LEVELS[config.log_level])
+
+
+def _handlers(config: Config) -> list[logging.Handler]:
+    files = [output for output in config.log_outputs if output not in STREAMS]
+    handlers: list[logging.Handler] = []
+    if len(files) < len(config.log_outputs):
+        handlers.append(logging.StreamHandler(sys.stderr))
+    rotation = json.loads(config.log_rotation_config_json) if config.enable_log_rotation else {}
+    for path in files:
+        bytes_max = rotation.get("maxsize", 0) * 1024 * 1024
+        handlers.append(SharedFile(path, bytes_max, rotation.get("maxbackups", 0), rotation.get("maxage", 0)))
+    if "SUPERVISOR_ENABLED" in os.environ:
+        handlers.append(logging.StreamHandler(sys.stdout))
+    return handlers
