@@ -107,7 +107,7 @@ class Op(IntEnum):
     AUTH_ENABLE = 32
     AUTH_DISABLE = 33
     AUTH_STATUS = 34
-    AUTHENTICATE = 35
+    AUTHENTICATE = 35  # wire.identity.TokenGrant
     USER_ADD = 36
     USER_GET = 37
     USER_LIST = 38
@@ -122,6 +122,8 @@ class Op(IntEnum):
     ROLE_GRANT_PERMISSION = 47
     ROLE_REVOKE_PERMISSION = 48
     PERMISSION = 49  # may the caller do this: asked by streams that live in another part
+    CREDENTIALS = 50  # user name as UTF-8; answered with wire.identity.Credentials
+    TOKEN = 51  # token as UTF-8; answered with wire.identity.Caller, or empty while auth is off
 
 
 # --- commands and chunks ---------------------------------------------------------------------------------------------
