@@ -34,11 +34,16 @@ _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WHITESPACE: Final = " \t\r\n"
 _EXPONENT_MAX: Final = 20  # a 64-bit integer has at most this many digits
 _DEPTH_MAX: Final = 100  # protobuf's own bound on nested messages when it decodes
+_TOKEN_MAX: Final = len(r"\uD83D\uDE00")  # the longest piece of JSON, strings aside, that a cut can make invalid
 _IGNORED: Final = object()
 
 
 class BadJson(ValueError):  # noqa: N818 - it names the finding
     """The body is not JSON, or not JSON of this message type; the text is for the client."""
+
+
+class IncompleteJson(BadJson):
+    """The text ends inside a JSON value; with more text it may be good."""
 
 
 class Decoder:
@@ -69,9 +74,12 @@ class Decoder:
             self._fill(message, value, 1)
         except BadJson:
             raise
+        except json.JSONDecodeError as error:
+            unfinished = error.pos >= len(text) - _TOKEN_MAX or error.msg.startswith("Unterminated")
+            raise (IncompleteJson if unfinished else BadJson)(str(error)) from None
         except RecursionError:
             raise BadJson("nested too deeply") from None
-        except ValueError as error:  # not JSON, a number out of range, or a string that is not UTF-8
+        except ValueError as error:  # a number out of range, or a string that is not UTF-8
             raise BadJson(str(error)) from None
         return message, end
 

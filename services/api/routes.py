@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
+from quorate.api.json_codec import Decoder, Write, encoder
 from quorate.proto import rpc_pb2, v3election_pb2, v3lock_pb2
 
 PATHS: Final = {
@@ -81,6 +84,24 @@ class Route:
     @property
     def is_unary(self) -> bool:
         return not self.descriptor.client_streaming and not self.descriptor.server_streaming
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How one route reads its requests and writes its responses."""
+
+    route: Route
+    read: Decoder
+    response: type[Message]
+    write: Write
+
+    @classmethod
+    def of(cls, route: Route) -> "Codec":
+        return cls(route, Decoder(route.request), GetMessageClass(route.response), encoder(route.response))
+
+    def json(self, response: bytes) -> str:
+        """The JSON of a response in its binary form."""
+        return self.write(self.response.FromString(response))
 
 
 def _routes() -> dict[str, Route]:

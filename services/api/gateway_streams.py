@@ -1,0 +1,158 @@
+"""The gateway's streams: requests as JSON values one after another, responses as one {"result":...} a line.
+
+The requests are read while responses are written. The end of the body half-closes the call; a client that goes away
+cancels it. A client that does not read pauses the call, so that no more than RESPONSES_BYTES_MAX wait for it here.
+"""
+
+import asyncio
+import codecs
+from typing import Final
+
+from quorate.api.asgi import Disconnected, Receive, Send
+from quorate.api.calling import CallStream, Metadata, StreamCalls
+from quorate.api.gateway_answers import JSON, JSON_HEADERS, error_line
+from quorate.api.json_codec import BadJson, Decoder, IncompleteJson, skip_whitespace
+from quorate.api.routes import Codec
+from quorate.wire.errors import Code, http_status
+
+RESPONSES_BYTES_MAX: Final = 1024 * 1024  # a few of the largest watch responses
+
+
+class RequestReader:
+    """The requests in the body of one HTTP request."""
+
+    def __init__(self, decoder: Decoder, receive: Receive, request_bytes_max: int) -> None:
+        self._decoder = decoder
+        self._receive = receive
+        self._request_bytes_max = request_bytes_max
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._text = ""  # what is not a complete JSON value yet
+        self._bad: BadJson | None = None
+
+    async def read(self) -> tuple[list[bytes], bool]:
+        """The requests that are complete now, in protobuf's form, and whether more may come.
+
+        Raises BadJson for text that is none or too long for one request, after the good requests before it;
+        Disconnected when the client is gone.
+        """
+        if self._bad is not None:
+            raise self._bad
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        more = message.get("more_body", False)
+        try:
+            self._text += self._utf8.decode(message.get("body", b""), final=not more)
+        except UnicodeDecodeError as error:
+            raise BadJson(str(error)) from None
+        requests = self._take_complete(more)
+        return requests, more or self._bad is not None
+
+    def _take_complete(self, more: bool) -> list[bytes]:
+        requests = []
+        start = skip_whitespace(self._text, 0)
+        try:
+            while start < len(self._text):
+                message, end = self._decoder.next_message(self._text, start)
+                requests.append(message.SerializeToString())
+                start = skip_whitespace(self._text, end)
+        except BadJson as bad:
+            unfinished = isinstance(bad, IncompleteJson) and len(self._text) - start <= self._request_bytes_max
+            if not (more and unfinished):
+                self._bad = bad
+        self._text = self._text[start:]
+        return requests
+
+    async def disconnected(self) -> None:
+        """Returns when the client is gone."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+class StreamAnswer:
+    """One stream from its first request to its last line."""
+
+    def __init__(self, codec: Codec, calls: StreamCalls, requests: RequestReader, send: Send) -> None:
+        self._codec = codec
+        self._calls = calls
+        self._requests = requests
+        self._send = send
+        self._responses: list[bytes] = []
+        self._waiting_bytes = 0
+        self._stream: CallStream | None = None
+        self._paused = False
+        self._end: tuple[int, str] | None = None
+        self._news = asyncio.Event()
+        self._started = False
+
+    async def run(self, metadata: Metadata, deadline_s: float | None) -> None:
+        """Answer until the call ends or the client goes."""
+        route = self._codec.route
+        stream = self._stream = self._calls.stream(route.method, metadata, self._respond, self._done, deadline_s)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                feeding = tasks.create_task(self._feed(stream, route.descriptor.client_streaming))
+                await self._write(stream)
+                feeding.cancel()
+        except* Disconnected:
+            pass
+        finally:
+            if self._end is None:
+                stream.cancel()
+
+    def _respond(self, response: bytes) -> None:
+        self._responses.append(response)
+        self._waiting_bytes += len(response)
+        self._news.set()
+        if self._waiting_bytes > RESPONSES_BYTES_MAX and not self._paused and self._stream is not None:
+            self._paused = True
+            self._stream.pause()
+
+    def _done(self, code: int, message: str) -> None:
+        if self._end is None:
+            self._end = (code, message)
+            self._news.set()
+
+    async def _feed(self, stream: CallStream, many: bool) -> None:
+        """Pass the requests on; a call with one request takes the first, and no text is the empty one."""
+        sent, more = 0, True
+        try:
+            while more and (many or sent == 0):
+                requests, more = await self._requests.read()
+                for request in requests if many else requests[:1]:
+                    stream.send(request)
+                    sent += 1
+        except BadJson as bad:
+            self._done(Code.INVALID_ARGUMENT, f"Failed to decode request: {bad}")
+            stream.cancel()
+            return
+        if not many and sent == 0:
+            stream.send(b"")
+        stream.half_close()
+        await self._requests.disconnected()
+        raise Disconnected
+
+    async def _write(self, stream: CallStream) -> None:
+        while self._end is None or self._responses:
+            await self._news.wait()
+            self._news.clear()
+            responses, self._responses, self._waiting_bytes = self._responses, [], 0
+            for response in responses:
+                await self._line(f'{{"result":{self._codec.json(response)}}}\n'.encode())
+            if self._paused and not self._responses:
+                self._paused = False
+                stream.resume()
+        await self._finish(*self._end)
+
+    async def _line(self, line: bytes) -> None:
+        if not self._started:
+            self._started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": JSON_HEADERS})
+        await self._send({"type": "http.response.body", "body": line, "more_body": True})
+
+    async def _finish(self, code: int, message: str) -> None:
+        if not self._started:
+            status = http_status(code)
+            await self._send({"type": "http.response.start", "status": status, "headers": [JSON]})
+        last = b"" if code == Code.OK else error_line(code, message)
+        await self._send({"type": "http.response.body", "body": last})

@@ -1,0 +1,154 @@
+"""The JSON gateway's streams: requests one after another, one result a line, errors before and after the first."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+from quorate.api import gateway_streams
+from quorate.api.gateway import Gateway
+from quorate.proto import rpc_pb2
+from tests.api.exchange import Exchange, until
+from tests.fakes.calls import FakeCalls, FakeStream
+
+CREATED = rpc_pb2.WatchResponse(created=True, watch_id=3).SerializeToString()
+WATCH = "/v3/watch"
+
+
+def stream(path: str, script: Callable[[Exchange, FakeStream], Awaitable[None]]) -> FakeStream:
+    """Open a stream, let `script` drive it, and return it when the application is done with it."""
+
+    async def run() -> FakeStream:
+        calls = FakeCalls()
+        exchange = Exchange(Gateway(calls, 1000), path, ((b"authorization", b"abc.7"),))
+        await until(lambda: calls.streams)
+        await script(exchange, calls.streams[0])
+        await exchange.end()
+        return calls.streams[0]
+
+    return asyncio.run(run())
+
+
+def test_requests_are_passed_on_as_they_come_and_responses_are_lines() -> None:
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        exchange.send(b'{"create_request":{"key":')
+        exchange.send(b'"Zm9v"}} {"progress_req')
+        await until(lambda: call.requests)
+        call.respond(CREATED)
+        start = await exchange.next()
+        assert (200, True) == (start["status"], (b"content-type", b"application/json") in start["headers"])
+        assert (await exchange.next())["body"] == b'{"result":{"watch_id":"3","created":true}}\n'
+        exchange.send(b'uest":{}}\n', more=False)
+        await until(lambda: call.half_closed)
+        call.respond(CREATED)
+        assert (await exchange.next())["more_body"]
+        call.done(0, "")
+        assert await exchange.next() == {"type": "http.response.body", "body": b""}
+
+    call = stream(WATCH, script)
+    assert (call.method, call.metadata) == ("/etcdserverpb.Watch/Watch", {"authorization": "abc.7"})
+    requests = [rpc_pb2.WatchRequest.FromString(request) for request in call.requests]
+    assert requests[0].create_request.key == b"foo"
+    assert requests[1].HasField("progress_request")
+    assert not call.cancelled
+
+
+def test_a_client_that_goes_cancels_the_call() -> None:
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        exchange.send(b'{"create_request":{}}', more=False)
+        await until(lambda: call.half_closed)
+        exchange.disconnect()
+
+    assert stream(WATCH, script).cancelled
+
+
+def test_a_client_that_goes_within_its_body_cancels_the_call() -> None:
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        exchange.send(b'{"create_request":{}}')
+        await until(lambda: call.requests)
+        exchange.disconnect()
+
+    assert stream(WATCH, script).cancelled
+
+
+def test_an_error_before_the_first_response_has_its_http_status() -> None:
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        call.done(14, "etcdserver: no leader")
+        assert (await exchange.next())["status"] == 503
+        error = json.loads((await exchange.next())["body"])["error"]
+        assert (14, "etcdserver: no leader") == (error["code"], error["message"])
+
+    stream(WATCH, script)
+
+
+def test_an_error_after_a_response_is_one_more_line() -> None:
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        call.respond(CREATED)
+        call.done(14, "etcdserver: no leader")
+        assert (await exchange.next())["status"] == 200
+        await exchange.next()
+        last = await exchange.next()
+        assert "more_body" not in last
+        assert json.loads(last["body"])["error"] == {
+            "code": 14,
+            "message": "etcdserver: no leader",
+            "grpc_code": 14,
+            "http_code": 503,
+            "http_status": "Service Unavailable",
+        }
+
+    stream(WATCH, script)
+
+
+def test_malformed_json_ends_the_stream_after_the_good_requests_before_it() -> None:
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        exchange.send(b'{"create_request":{}} {nonsense                    }')
+        assert (await exchange.next())["status"] == 400
+        assert json.loads((await exchange.next())["body"])["error"]["code"] == 3
+
+    call = stream(WATCH, script)
+    assert (1, True) == (len(call.requests), call.cancelled)
+
+
+def test_a_body_that_ends_within_a_request_is_malformed() -> None:
+    async def script(exchange: Exchange, _: FakeStream) -> None:
+        exchange.send(b'{"create_request":', more=False)
+        assert (await exchange.next())["status"] == 400
+
+    stream(WATCH, script)
+
+
+def test_a_request_without_end_is_refused() -> None:
+    async def script(exchange: Exchange, _: FakeStream) -> None:
+        exchange.send(b'{"create_request":{"key":"' + b"A" * 5000)
+        assert (await exchange.next())["status"] == 400
+
+    stream(WATCH, script)
+
+
+def test_a_stream_with_one_request_takes_an_empty_body_as_the_empty_request() -> None:
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        exchange.send(b"", more=False)
+        await until(lambda: call.half_closed)
+        call.respond(rpc_pb2.SnapshotResponse(blob=b"foo").SerializeToString())
+        await exchange.next()
+        assert (await exchange.next())["body"] == b'{"result":{"blob":"Zm9v"}}\n'
+        call.done(0, "")
+
+    assert stream("/v3/maintenance/snapshot", script).requests == [b""]
+
+
+def test_a_client_that_does_not_read_pauses_the_call() -> None:
+    large = rpc_pb2.SnapshotResponse(blob=bytes(gateway_streams.RESPONSES_BYTES_MAX // 2)).SerializeToString()
+
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        exchange.reading.clear()
+        exchange.send(b"", more=False)
+        await until(lambda: call.half_closed)
+        for _ in range(3):
+            call.respond(large)
+        assert call.paused
+        exchange.reading.set()
+        await until(lambda: not call.paused)
+        call.done(0, "")
+
+    stream("/v3/maintenance/snapshot", script)

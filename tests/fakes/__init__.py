@@ -1,0 +1,1 @@
+"""Fakes with behaviour, shared by the tests."""
