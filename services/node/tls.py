@@ -1,0 +1,328 @@
+"""TLS towards clients and members: contexts from the settings, new files without a restart, and the judgement of peers.
+
+Certificates are re-read when their files change, at the next handshake: Python calls a server context's SNI callback
+for every handshake, with or without a server name, and a connection may be given another context there. What OpenSSL
+cannot be told - allowed names, the members' address rule, serial numbers of a CRL as Go compares them - is judged right
+after the handshake, before a byte of the connection is used.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from quorate.node import certificates
+from quorate.node.config import Config
+
+CLIENT_ALPN: Final = ["http/1.1", "h2"]  # gRPC clients offer h2 alone; browsers and curl get HTTP/1.1
+
+# TLS 1.2 suites by the names etcd's flag takes (IANA, as Go spells them) and OpenSSL's names of them.
+CIPHER_SUITES: Final = {
+    "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256": "AES128-SHA256",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256": "ECDHE-ECDSA-AES128-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256": "ECDHE-RSA-AES128-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305": "ECDHE-RSA-CHACHA20-POLY1305",
+    # Of TLS 1.3, where nothing is configurable; accepted as etcd does.
+    "TLS_AES_128_GCM_SHA256": "",
+    "TLS_AES_256_GCM_SHA384": "",
+    "TLS_CHACHA20_POLY1305_SHA256": "",
+}
+VERSIONS: Final = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class PeerRefused(Exception):  # noqa: N818 - it names an outcome
+    """The handshake was fine but the other side may not come in; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """One side's TLS settings: towards clients, or towards members."""
+
+    cert_file: str
+    key_file: str
+    client_cert_file: str  # shown when dialling; empty: the server's own
+    client_key_file: str
+    trusted_ca_file: str
+    crl_file: str
+    client_cert_auth: bool
+    allowed_cns: tuple[str, ...]
+    allowed_hostnames: tuple[str, ...]
+    self_made: bool  # auto-TLS: encrypts and identifies nobody, so a dialling side does not verify
+    verify_address: bool  # the dialling side's address must stand in its certificate
+    cipher_suites: tuple[str, ...]
+    min_version: str
+    max_version: str
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.cert_file and self.key_file)
+
+    @property
+    def demands_certificate(self) -> bool:
+        """Giving a trusted CA alone also turns verification on, as in etcd."""
+        return self.client_cert_auth or bool(self.trusted_ca_file)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files whose change makes a new context."""
+        named = (self.cert_file, self.key_file, self.trusted_ca_file)
+        return [path for path in named if path]
+
+
+def client_side(config: Config) -> TlsFiles:
+    """TLS of the client port."""
+    cert_file, key_file = config.cert_file, config.key_file
+    if config.auto_tls and not cert_file:
+        cert_file, key_file = auto_certificate(config, "client", config.listen_client_urls)
+    return TlsFiles(
+        cert_file=cert_file,
+        key_file=key_file,
+        client_cert_file=config.client_cert_file,
+        client_key_file=config.client_key_file,
+        trusted_ca_file=config.trusted_ca_file,
+        crl_file=config.client_crl_file,
+        client_cert_auth=config.client_cert_auth,
+        allowed_cns=(),
+        self_made=config.auto_tls and not config.cert_file,
+        allowed_hostnames=tuple(config.client_cert_allowed_hostname),
+        verify_address=False,
+        cipher_suites=tuple(config.cipher_suites),
+        min_version=config.tls_min_version,
+        max_version=config.tls_max_version,
+    )
+
+
+def peer_side(config: Config) -> TlsFiles:
+    """TLS of the peer port and of dialling members."""
+    cert_file, key_file = config.peer_cert_file, config.peer_key_file
+    if config.peer_auto_tls and not cert_file:
+        cert_file, key_file = auto_certificate(config, "peer", config.listen_peer_urls)
+    return TlsFiles(
+        cert_file=cert_file,
+        key_file=key_file,
+        client_cert_file=config.peer_client_cert_file,
+        client_key_file=config.peer_client_key_file,
+        trusted_ca_file=config.peer_trusted_ca_file,
+        crl_file=config.peer_crl_file,
+        client_cert_auth=config.peer_client_cert_auth,
+        allowed_cns=tuple(config.peer_cert_allowed_cn),
+        allowed_hostnames=tuple(config.peer_cert_allowed_hostname),
+        self_made=config.peer_auto_tls and not config.peer_cert_file,
+        verify_address=not config.peer_skip_client_san_verification,
+        cipher_suites=tuple(config.cipher_suites),
+        min_version=config.tls_min_version,
+        max_version=config.tls_max_version,
+    )
+
+
+def auto_certificate(config: Config, side: str, urls: list[str]) -> tuple[str, str]:
+    """Paths of the certificate and key that auto-TLS serves with; made when there is none or it has expired."""
+    directory = Path(config.data_dir) / "fixtures" / side
+    certificate_path, key_path = directory / "cert.pem", directory / "key.pem"
+    made_before = certificate_path.exists() and key_path.exists()
+    if not made_before or certificates.expiry(certificate_path) <= datetime.now(UTC):
+        hosts = sorted({url.split("://", 1)[1].rpartition(":")[0].strip("[]") for url in urls if "://" in url})
+        made = certificates.self_signed(hosts, config.self_signed_cert_validity)
+        certificates.write(made, certificate_path, key_path)
+    return str(certificate_path), str(key_path)
+
+
+def server_context(files: TlsFiles, alpn: list[str] | None = None) -> ssl.SSLContext:
+    """A context for a listener that follows changes of its files; OSError, ssl.SSLError or ValueError on bad files."""
+    current = _Current(lambda: _bare_server_context(files, alpn), files.paths)
+    outer = _bare_server_context(files, alpn)
+
+    def renew(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = current.context()
+
+    outer.sni_callback = renew
+    return outer
+
+
+class DialContexts:
+    """The context to dial members with: re-made when its files change."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        certificate = files.client_cert_file or files.cert_file
+        key = files.client_key_file or files.key_file
+        paths = [path for path in (certificate, key, files.trusted_ca_file) if path]
+        self._current = _Current(lambda: _dial_context(files, certificate, key), paths)
+
+    def context(self) -> ssl.SSLContext:
+        return self._current.context()
+
+
+class _Current:
+    """A context and the state of the files it was made from."""
+
+    def __init__(self, make: Callable[[], ssl.SSLContext], paths: list[str]) -> None:
+        self._make = make
+        self._paths = paths
+        self._stamp = self._stamps()
+        self._context = make()
+
+    def context(self) -> ssl.SSLContext:
+        """The context for the files as they are; the last good one while they cannot be read (a rotation under way)."""
+        try:
+            stamp = self._stamps()
+            if stamp != self._stamp:
+                self._context = self._make()
+                self._stamp = stamp
+        except (OSError, ssl.SSLError):
+            pass
+        return self._context
+
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        states = [Path(path).stat() for path in self._paths]
+        return [(state.st_mtime_ns, state.st_ino, state.st_size) for state in states]
+
+
+def check_peer(files: TlsFiles, connection: Any, address: str) -> str:
+    """Judge who connected, right after the handshake: the verified common name ("" without a certificate).
+
+    `connection` is the ssl object of the transport, `address` the remote address. Raises PeerRefused with the reason.
+    """
+    shown = connection.getpeercert()
+    if not shown:
+        return ""
+    serial = int(shown["serialNumber"], 16)
+    if files.crl_file and serial in certificates.revoked_serials(Path(files.crl_file)):
+        raise PeerRefused(f"transport: certificate serial {serial:x} revoked")
+    common_name = common_name_of(shown)
+    if files.allowed_cns and common_name not in files.allowed_cns:
+        raise PeerRefused("client certificate authentication failed")
+    names = [value for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
+    if files.allowed_hostnames and not any(_names_host(names, host) for host in files.allowed_hostnames):
+        raise PeerRefused("client certificate authentication failed")
+    if files.verify_address and not files.allowed_cns and not files.allowed_hostnames and names:
+        _check_address(names, address)
+    return common_name
+
+
+def common_name_of(shown: dict[str, Any]) -> str:
+    """The common name of a certificate as `getpeercert` shows it."""
+    for attributes in shown.get("subject", ()):
+        for kind, value in attributes:
+            if kind == "commonName":
+                return str(value)
+    return ""
+
+
+def check_settings(config: Config) -> None:
+    """ValueError with etcd's sentence for settings that cannot work, before anything is opened."""
+    unknown = [suite for suite in config.cipher_suites if suite not in CIPHER_SUITES]
+    if unknown:
+        raise ValueError(f'unexpected TLS cipher suite "{unknown[0]}"')
+    if config.peer_cert_allowed_cn and config.peer_cert_allowed_hostname:
+        raise ValueError("AllowedCNs and AllowedHostnames are mutually exclusive")
+    for files in (client_side(config), peer_side(config)):
+        if files.enabled:
+            _bare_server_context(files, None)
+
+
+def _check_address(names: list[str], address: str) -> None:
+    """etcd's rule for members: the remote address stands in the certificate, or a name in it resolves to the address,
+    or the address resolves back to a name in it."""
+    if any(_same_address(name, address) for name in names):
+        return
+    hosts = [name for name in names if not _is_address(name)]
+    for host in hosts:
+        if host.startswith("*."):
+            continue
+        try:
+            found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+        except OSError:
+            continue
+        if any(_same_address(str(candidate), address) for candidate in found):
+            return
+    try:
+        reverse = socket.gethostbyaddr(address)
+    except OSError:
+        reverse = ("", [], [])
+    if any(name and _names_host(hosts, name) for name in (reverse[0], *reverse[1])):
+        return
+    raise PeerRefused(f'tls: "{address}" does not match any of DNSNames {hosts}')
+
+
+def _names_host(names: list[str], host: str) -> bool:
+    """Whether a name of the certificate stands for `host`, with one leading wildcard label at most (RFC 6125 6.4.3)."""
+    wanted = host.rstrip(".").lower()
+    for name in names:
+        pattern = name.rstrip(".").lower()
+        if pattern == wanted or (pattern.startswith("*.") and wanted.partition(".")[2] == pattern[2:]):
+            return True
+    return False
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _same_address(left: str, right: str) -> bool:
+    return _is_address(left) and _is_address(right) and ipaddress.ip_address(left) == ipaddress.ip_address(right)
+
+
+def _bare_server_context(files: TlsFiles, alpn: list[str] | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _limit(context, files)
+    context.load_cert_chain(files.cert_file, files.key_file)
+    if files.demands_certificate:
+        context.verify_mode = ssl.CERT_REQUIRED
+        if files.trusted_ca_file:
+            context.load_verify_locations(files.trusted_ca_file)
+        else:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    return context
+
+
+def _dial_context(files: TlsFiles, certificate: str, key: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _limit(context, files)
+    if files.self_made:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif files.trusted_ca_file:
+        context.load_verify_locations(files.trusted_ca_file)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if certificate and key:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def _limit(context: ssl.SSLContext, files: TlsFiles) -> None:
+    if files.min_version:
+        context.minimum_version = VERSIONS[files.min_version]
+    if files.max_version:
+        context.maximum_version = VERSIONS[files.max_version]
+    names = [CIPHER_SUITES[suite] for suite in files.cipher_suites]
+    wanted = ":".join(name for name in names if name)
+    if wanted:
+        context.set_ciphers(wanted)

@@ -1,0 +1,275 @@
+"""TLS by real handshakes in memory: who gets in, who does not, and new files without a restart."""
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from quorate.node import certificates, tls
+from quorate.node.certificates import Issued, Purpose, Subject
+from quorate.node.config import Config
+
+DAY = timedelta(days=1)
+
+
+class Authority:
+    """A CA and the files it hands out."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory = directory
+        self.name = name
+        self.ca = certificates.issue(Subject(f"{name} CA"), Purpose.CA, 365 * DAY)
+        self.ca_file = directory / f"{name}-ca.pem"
+        certificates.write(self.ca, self.ca_file, directory / f"{name}-ca-key.pem")
+
+    def files(
+        self,
+        file_name: str,
+        subject: Subject,
+        purpose: Purpose,
+        valid: timedelta = DAY,
+        now: datetime | None = None,
+    ) -> tuple[str, str, Issued]:
+        issued = certificates.issue(subject, purpose, valid, self.ca, now)
+        paths = self.directory / f"{file_name}.pem", self.directory / f"{file_name}-key.pem"
+        certificates.write(issued, *paths)
+        return str(paths[0]), str(paths[1]), issued
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "good")
+
+
+def server_files(authority: Authority, **settings: object) -> tls.TlsFiles:
+    cert, key, _ = authority.files("server", Subject("server", ("localhost", "127.0.0.1")), Purpose.SERVER)
+    given = {
+        "name": "m",
+        "data_dir": str(authority.directory / "m"),
+        "cert_file": cert,
+        "key_file": key,
+        "trusted_ca_file": str(authority.ca_file),
+        "client_cert_auth": True,
+        **settings,
+    }
+    return tls.client_side(Config.model_validate(given))
+
+
+def dialler(authority: Authority, cert: str = "", key: str = "") -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority.ca_file))
+    if cert:
+        context.load_cert_chain(cert, key)
+    return context
+
+
+def shake(
+    server: ssl.SSLContext, client: ssl.SSLContext, host: str = "localhost"
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """A whole handshake in memory, with one byte each way so that TLS 1.3 judges the client too."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    served = server.wrap_bio(to_server, to_client, server_side=True)
+    dialled = client.wrap_bio(to_client, to_server, server_hostname=host)
+    waiting = [dialled.do_handshake, served.do_handshake]
+    for _ in range(10):
+        for step in list(waiting):
+            try:
+                step()
+                waiting.remove(step)
+            except ssl.SSLWantReadError:
+                pass
+    assert not waiting, "the handshake did not end"
+    served.write(b"s")
+    assert dialled.read(1) == b"s"
+    return served, dialled
+
+
+def test_a_verified_client_comes_in_under_its_common_name(authority: Authority) -> None:
+    files = server_files(authority)
+    cert, key, _ = authority.files("alice", Subject("alice"), Purpose.CLIENT)
+    served, _ = shake(tls.server_context(files), dialler(authority, cert, key))
+    assert tls.check_peer(files, served, "127.0.0.1") == "alice"
+
+
+def test_a_client_without_certificate_is_refused_where_one_is_demanded(authority: Authority) -> None:
+    with pytest.raises(ssl.SSLError, match=r"PEER_DID_NOT_RETURN_A_CERTIFICATE|peer did not return"):
+        shake(tls.server_context(server_files(authority)), dialler(authority))
+
+
+def test_a_trusted_ca_alone_demands_a_certificate(authority: Authority) -> None:
+    assert server_files(authority, client_cert_auth=False).demands_certificate
+
+
+def test_certificates_of_another_ca_or_another_time_are_refused(authority: Authority, tmp_path: Path) -> None:
+    context = tls.server_context(server_files(authority))
+    stranger = Authority(tmp_path, "other")
+    long_ago = datetime.now(UTC) - 30 * DAY
+    cases = {
+        "unknown": stranger.files("mallory", Subject("alice"), Purpose.CLIENT),
+        "expired": authority.files("late", Subject("alice"), Purpose.CLIENT, DAY, long_ago),
+        "not yet valid": authority.files("early", Subject("alice"), Purpose.CLIENT, DAY, datetime.now(UTC) + DAY),
+    }
+    for cert, key, _ in cases.values():
+        with pytest.raises(ssl.SSLError):
+            shake(context, dialler(authority, cert, key))
+
+
+def test_a_client_does_not_accept_a_server_for_another_host(authority: Authority) -> None:
+    context = tls.server_context(server_files(authority, client_cert_auth=False, trusted_ca_file=""))
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"mismatch|not valid for"):
+        shake(context, dialler(authority), "elsewhere.example")
+
+
+def test_new_certificate_files_serve_the_next_handshake(authority: Authority) -> None:
+    files = server_files(authority, client_cert_auth=False, trusted_ca_file="")
+    context = tls.server_context(files)
+    _, dialled = shake(context, dialler(authority))
+    before = dialled.getpeercert(True)
+    authority.files("server", Subject("server", ("localhost",)), Purpose.SERVER)
+    _, dialled = shake(context, dialler(authority))
+    assert before != dialled.getpeercert(True)
+
+
+def test_a_half_written_rotation_keeps_the_last_good_certificate(authority: Authority) -> None:
+    files = server_files(authority, client_cert_auth=False, trusted_ca_file="")
+    context = tls.server_context(files)
+    _, dialled = shake(context, dialler(authority))
+    before = dialled.getpeercert(True)
+    Path(files.cert_file).write_text("-----BEGIN")
+    _, dialled = shake(context, dialler(authority))
+    assert before == dialled.getpeercert(True)
+
+
+def test_a_revoked_serial_is_refused(authority: Authority, tmp_path: Path) -> None:
+    cert, key, issued = authority.files("gone", Subject("gone"), Purpose.CLIENT)
+    now = datetime.now(UTC)
+    entry = (
+        x509.RevokedCertificateBuilder().serial_number(issued.certificate.serial_number).revocation_date(now).build()
+    )
+    crl = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.ca.certificate.subject)
+        .last_update(now)
+        .next_update(now + DAY)
+        .add_revoked_certificate(entry)
+        .sign(authority.ca.key, hashes.SHA256())
+    )
+    path = tmp_path / "crl.pem"
+    path.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+    files = server_files(authority, client_crl_file=str(path))
+    served, _ = shake(tls.server_context(files), dialler(authority, cert, key))
+    with pytest.raises(tls.PeerRefused, match="revoked"):
+        tls.check_peer(files, served, "127.0.0.1")
+
+
+def test_grpc_and_http_share_a_port_by_alpn(authority: Authority) -> None:
+    context = tls.server_context(server_files(authority, client_cert_auth=False, trusted_ca_file=""), tls.CLIENT_ALPN)
+    for offered, chosen in ((["h2"], "h2"), (["h2", "http/1.1"], "http/1.1"), (["http/1.1"], "http/1.1")):
+        client = dialler(authority)
+        client.set_alpn_protocols(offered)
+        served, _ = shake(context, client)
+        assert chosen == served.selected_alpn_protocol()
+
+
+def peer_files(authority: Authority, **settings: object) -> tls.TlsFiles:
+    cert, key, _ = authority.files("peer", Subject("peer", ("localhost",)), Purpose.PEER)
+    given = {
+        "name": "m",
+        "data_dir": str(authority.directory / "m"),
+        "peer_cert_file": cert,
+        "peer_key_file": key,
+        "peer_trusted_ca_file": str(authority.ca_file),
+        "peer_client_cert_auth": True,
+        **settings,
+    }
+    return tls.peer_side(Config.model_validate(given))
+
+
+@pytest.mark.parametrize(
+    ("settings", "hosts", "common_name", "let_in"),
+    [
+        ({"peer_cert_allowed_cn": ["m2"]}, (), "m2", True),
+        ({"peer_cert_allowed_cn": ["m2"]}, (), "m3", False),
+        ({"peer_cert_allowed_hostname": ["m2.example"]}, ("m2.example",), "x", True),
+        ({"peer_cert_allowed_hostname": ["m2.example"]}, ("*.example",), "x", True),
+        ({"peer_cert_allowed_hostname": ["m2.example"]}, ("m3.example",), "x", False),
+        ({}, ("127.0.0.1",), "x", True),
+        ({}, ("10.9.8.7",), "x", False),
+        ({"peer_skip_client_san_verification": True}, ("10.9.8.7",), "x", True),
+    ],
+)
+def test_members_come_in_by_name_or_address(
+    authority: Authority, settings: dict[str, object], hosts: tuple[str, ...], common_name: str, let_in: bool
+) -> None:
+    files = peer_files(authority, **settings)
+    cert, key, _ = authority.files("dialling", Subject(common_name, hosts), Purpose.PEER)
+    served, _ = shake(tls.server_context(files), dialler(authority, cert, key))
+    if let_in:
+        assert common_name == tls.check_peer(files, served, "127.0.0.1")
+    else:
+        with pytest.raises(tls.PeerRefused):
+            tls.check_peer(files, served, "127.0.0.1")
+
+
+def test_auto_tls_makes_its_certificate_once_and_members_talk_with_it(tmp_path: Path) -> None:
+    config = Config.model_validate({"name": "m", "data_dir": str(tmp_path), "peer_auto_tls": True})
+    files = tls.peer_side(config)
+    assert files.enabled
+    assert files == tls.peer_side(config)
+    assert Path(files.key_file).stat().st_mode & 0o077 == 0
+    shake(tls.server_context(files), tls.DialContexts(files).context())
+
+
+def test_a_member_dials_with_its_client_certificate_and_verifies_the_other(
+    authority: Authority, tmp_path: Path
+) -> None:
+    files = peer_files(authority)
+    served, _ = shake(tls.server_context(files), tls.DialContexts(files).context())
+    assert served.getpeercert()
+    stranger = Authority(tmp_path, "other")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake(tls.server_context(peer_files(stranger)), tls.DialContexts(files).context())
+
+
+def test_versions_and_suites_limit_the_handshake(authority: Authority) -> None:
+    files = server_files(authority, tls_min_version="TLS1.3", client_cert_auth=False, trusted_ca_file="")
+    client = dialler(authority)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError):
+        shake(tls.server_context(files), client)
+    files = server_files(
+        authority,
+        cipher_suites=["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"],
+        tls_max_version="TLS1.2",
+        client_cert_auth=False,
+        trusted_ca_file="",
+    )
+    served, _ = shake(tls.server_context(files), dialler(authority))
+    cipher = served.cipher()
+    assert cipher is not None
+    assert cipher[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+
+
+def test_settings_that_cannot_work_are_named_before_anything_opens(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='unexpected TLS cipher suite "NOPE"'):
+        tls.check_settings(Config.model_validate({"cipher_suites": ["NOPE"], "data_dir": str(tmp_path)}))
+    both = {"peer_cert_allowed_cn": ["a"], "peer_cert_allowed_hostname": ["b"], "data_dir": str(tmp_path)}
+    with pytest.raises(ValueError, match="mutually exclusive"):
+        tls.check_settings(Config.model_validate(both))
+
+
+def test_a_key_of_another_certificate_is_named(authority: Authority) -> None:
+    cert, _, _ = authority.files("one", Subject("one"), Purpose.CLIENT)
+    _, key, _ = authority.files("two", Subject("two"), Purpose.CLIENT)
+    with pytest.raises(ValueError, match="does not belong"):
+        certificates.read(Path(cert), Path(key))
+
+
+@pytest.mark.parametrize(("algorithm", "bits"), [("ecdsa", 384), ("rsa", 2048)])
+def test_both_kinds_of_key_serve(tmp_path: Path, algorithm: str, bits: int) -> None:
+    issued = certificates.issue(Subject("x", ("a.example", "::1"), {}, algorithm, bits), Purpose.SERVER, DAY)
+    certificates.write(issued, tmp_path / "c.pem", tmp_path / "k.pem")
+    again = certificates.read(tmp_path / "c.pem", tmp_path / "k.pem")
+    assert ["a.example", "::1"] == certificates.hosts_of(again.certificate)
