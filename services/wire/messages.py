@@ -62,7 +62,7 @@ class Kind(IntEnum):
     CLUSTER_CALL = 10  # ClusterCall
     CLUSTER_REPLY = 11  # ClusterReply
     EVENTS = 12  # Events
-    HISTORY_READ = 13
+    HISTORY_READ = 13  # this and the next four: see wire.watching
     HISTORY = 14
     WATCH_NEEDS = 15
     WATCH = 16
