@@ -1,0 +1,1 @@
+"""Judging histories of clusters, real or simulated, against the log of what was committed."""

@@ -1,0 +1,156 @@
+"""Strict serializability by sorting instead of search.
+
+Every answer of the store carries a revision, and the committed log of changes is known, so the order of operations is
+given and each rule is one pass. `check` returns the violations as sentences; an empty list is a proof for this history.
+
+1. The log counts revisions without a hole; within a revision a key changes once.
+2. A write that was acknowledged stands in the log at the revision its answer named; one of unknown fate at most once;
+   one that was refused never; and nothing stands there that nobody sent.
+3. Real time: what returned before another operation was invoked has a smaller or equal revision (smaller, if the other
+   one writes). Serializable reads are exempt, but never go back on one client's connection.
+4. A read, and the failed branch of a compare-and-swap, saw exactly what the log says at its revision.
+5. A compare-and-swap succeeded exactly when its comparison held in the state before it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from tests.checking.history import Change, Fate, Kind, Operation
+
+VIOLATIONS_MAX = 20  # the first ones tell the story
+
+
+class Model:
+    """The log as a key's history: its value and mod_revision at any revision."""
+
+    def __init__(self, log: Sequence[Change]) -> None:
+        self.last_revision = log[-1].revision if log else 1
+        self._revisions: dict[bytes, list[int]] = {}
+        self._values: dict[bytes, list[bytes | None]] = {}
+        for revision, key, value in log:
+            self._revisions.setdefault(key, []).append(revision)
+            self._values.setdefault(key, []).append(value)
+
+    def at(self, key: bytes, revision: int) -> tuple[bytes | None, int]:
+        """(value, mod_revision) as of `revision`; (None, 0) where the key is absent."""
+        revisions = self._revisions.get(key)
+        if revisions is None:
+            return None, 0
+        position = bisect_right(revisions, revision) - 1
+        if position < 0:
+            return None, 0
+        value = self._values[key][position]
+        return value, revisions[position] if value is not None else 0
+
+
+def check(operations: Sequence[Operation], log: Sequence[Change]) -> list[str]:
+    """All violations of the rules above, at most `VIOLATIONS_MAX`."""
+    found: list[str] = []
+    for rule in (_check_log, _check_writes, _check_real_time, _check_answers):
+        for violation in rule(operations, log):
+            found.append(violation)
+            if len(found) >= VIOLATIONS_MAX:
+                return found
+    return found
+
+
+def _check_log(_operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+    previous = 1
+    keys: set[bytes] = set()
+    for revision, key, _ in log:
+        if revision == previous and key not in keys:
+            keys.add(key)
+            continue
+        if revision != previous + 1:
+            yield f"the log goes from revision {previous} to {revision} (key {key!r})"
+        previous, keys = revision, {key}
+
+
+def _check_writes(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+    written: dict[bytes, list[int]] = {}
+    deleted: set[tuple[int, bytes]] = set()
+    for revision, key, value in log:
+        if value is None:
+            deleted.add((revision, key))
+        else:
+            written.setdefault(value, []).append(revision)
+    sent: set[bytes] = set()
+    deletes = 0
+    for op in operations:
+        if op.kind is Kind.DELETE:
+            deletes += op.fate is Fate.UNKNOWN or (op.fate is Fate.DONE and op.succeeded)
+            if op.fate is Fate.DONE and op.succeeded and (op.revision, op.key) not in deleted:
+                yield f"acknowledged and lost: {op}"
+        elif op.kind in (Kind.PUT, Kind.CAS):
+            sent.add(op.value)
+            revisions = written.get(op.value, [])
+            effective = op.kind is Kind.PUT or op.succeeded
+            if len(revisions) > 1:
+                yield f"written {len(revisions)} times, at {revisions}: {op}"
+            elif op.fate is Fate.REFUSED and revisions:
+                yield f"refused and yet written at {revisions[0]}: {op}"
+            elif op.fate is Fate.DONE and effective and revisions != [op.revision]:
+                yield f"acknowledged and lost (the log has it at {revisions}): {op}"
+            elif op.fate is Fate.DONE and not effective and revisions:
+                yield f"failed its comparison and yet written at {revisions[0]}: {op}"
+    for value in written.keys() - sent:
+        yield f"the log has {value!r}, which nobody sent"
+    if len(deleted) > deletes:
+        yield f"the log has {len(deleted)} deletions, but only {deletes} can have happened"
+
+
+def _check_real_time(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+    revision_of = {value: revision for revision, _, value in log if value is not None}
+    moments: list[tuple[int, int, int]] = []  # (time, 0 return | 1 invoke, operation): a tie counts as concurrent
+    effects: list[int] = []
+    for number, op in enumerate(operations):
+        effect = op.revision if op.fate is Fate.DONE else revision_of.get(op.value, 0) if op.value else 0
+        effects.append(effect)
+        if not effect:
+            continue
+        moments.append((op.invoked_ns, 0, number))
+        if op.fate is Fate.DONE and op.kind is not Kind.STALE_GET:
+            moments.append((op.returned_ns, 1, number))
+    moments.sort()
+    floor = 1
+    local_floor: dict[int, int] = {}
+    for _, is_return, number in moments:
+        op, effect = operations[number], effects[number]
+        if is_return:
+            floor = max(floor, effect)
+            continue
+        if op.kind is Kind.STALE_GET:
+            if effect < local_floor.get(op.client, 0):
+                yield f"went back on its own connection, below {local_floor[op.client]}: {op}"
+            local_floor[op.client] = effect
+        elif effect < floor + _changes(op):
+            yield f"invoked after revision {floor} was answered, yet took effect at {effect}: {op}"
+
+
+def _changes(op: Operation) -> bool:
+    return op.kind is Kind.PUT or (op.kind in (Kind.CAS, Kind.DELETE) and (op.succeeded or op.fate is not Fate.DONE))
+
+
+def _check_answers(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+    model = Model(log)
+    for op in operations:
+        if op.fate is not Fate.DONE:
+            continue
+        if op.revision > model.last_revision:
+            yield f"answered at a revision the log never reached ({model.last_revision}): {op}"
+        elif op.kind is Kind.CAS and op.succeeded:
+            _, held = model.at(op.key, op.revision - 1)
+            if held != op.expected:
+                yield f"swapped though the key stood at {held}: {op}"
+        elif op.kind is Kind.DELETE:
+            value, _ = model.at(op.key, op.revision - 1 if op.succeeded else op.revision)
+            if (value is not None) != op.succeeded:
+                yield f"the key was {'present' if value is not None else 'absent'} before: {op}"
+        elif op.kind is not Kind.PUT:
+            value, held = model.at(op.key, op.revision)
+            if (op.seen_value, op.seen_mod_revision) != (value, held):
+                yield f"saw {op.seen_value!r} at {op.seen_mod_revision}, the log says {value!r} at {held}: {op}"
+            elif op.kind is Kind.CAS and held == op.expected:
+                yield f"did not swap though its comparison held: {op}"
