@@ -1,0 +1,288 @@
+"""The first minute of a member: found a cluster, join a running one, or come back from the log.
+
+A data directory with a log decides alone: everything the `initial-*` flags say is ignored then. Errors have etcd's
+texts, as operators search for them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from quorate.consensus.membership import Member, Membership, Meta, member_id
+from quorate.consensus.meta import MetaFiles
+from quorate.consensus.raft.messages import ConfState, EntryKind, HardState
+from quorate.consensus.segments import DIRECTORY_MODE, DirectoryInUse
+from quorate.consensus.wal import SEGMENT_BYTES, NoSpace, Wal
+from quorate.consensus.wal_format import DamagedLog
+from quorate.node import logs
+from quorate.node.config import Config
+from quorate.node.lifecycle import OperatorError
+
+log = logs.named("bootstrap")
+
+KEPT_KINDS: Final = frozenset({int(EntryKind.CONF), int(EntryKind.ATTR)})
+BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # etcd: a new member asks its peers whether it has been here before
+JOIN_TIMEOUT_S: Final = 10.0  # etcd: a joining member asks each peer for the members
+
+# (url of a peer, timeout) -> (cluster id, members); raises OSError or ValueError
+FetchMembers = Callable[[str, float], tuple[int, list[Member]]]
+
+
+@dataclass(slots=True)
+class Start:
+    """What a member begins with."""
+
+    wal: Wal
+    meta: Meta
+    meta_files: MetaFiles
+    is_new: bool
+
+
+def start(config: Config, fetch: FetchMembers, segment_bytes: int = SEGMENT_BYTES) -> Start:
+    """Opens or makes the log. OperatorError with one sentence if that cannot be."""
+    directory = config.wal_path
+    try:
+        prepare_directory(config.member_path)
+        prepare_directory(directory)
+        if Wal.exists(directory):
+            return restart(config, segment_bytes)
+        meta = joined(config, fetch) if config.initial_cluster_state == "existing" else founded(config, fetch)
+        files = MetaFiles(directory)
+        files.write(meta)  # before the log: whoever finds a log finds this too
+        wal = Wal.create(
+            directory, meta.membership.cluster_id, meta.member_id, segment_bytes, fsync=not config.unsafe_no_fsync
+        )
+    except (DirectoryInUse, NoSpace, DamagedLog) as error:
+        raise OperatorError(str(error)) from error
+    except OSError as error:
+        raise OperatorError(f"cannot write to data directory {directory}: {error.strerror}") from error
+    log.info("started a new member", member_id=f"{meta.member_id:x}", cluster_id=f"{meta.membership.cluster_id:x}")
+    return Start(wal, meta, files, is_new=True)
+
+
+def prepare_directory(path: Path) -> None:
+    """Makes `path` and its parents for this user alone, and proves that it can be written to."""
+    path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    probe = path / ".touch"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
+def restart(config: Config, segment_bytes: int) -> Start:
+    """From what is on the disk; a snapshot that was being installed takes the log's place now."""
+    directory = config.wal_path
+    files = MetaFiles(directory)
+    wal = Wal.recover(directory, segment_bytes, fsync=not config.unsafe_no_fsync, keep_kinds=KEPT_KINDS)
+    try:
+        meta = files.read()
+        if meta is None:
+            raise DamagedLog(str(directory / "meta.a"), 0, "both copies of the membership are missing")
+        if meta.member_id != wal.member_id or meta.membership.cluster_id != wal.cluster_id:
+            raise OperatorError(f"the log in {directory} and its membership are of different members")
+        index, term = meta.snapshot_index, meta.snapshot_term
+        if wal.first_index() <= index and (wal.last_index < index or wal.term(index) != term):
+            state = wal.hard_state
+            wal.reset(index, term, HardState(max(state.term, term), state.vote if state.term >= term else 0, index))
+        if meta.membership.index < wal.first_index() - 1:
+            raise DamagedLog(str(directory / "meta.a"), 0, "the membership is older than the log's beginning")
+    except BaseException:
+        wal.abandon()
+        raise
+    log.info(
+        "restarting local member",
+        member_id=f"{meta.member_id:x}",
+        cluster_id=f"{wal.cluster_id:x}",
+        commit_index=wal.hard_state.commit,
+        last_index=wal.last_index,
+    )
+    return Start(wal, meta, files, is_new=False)
+
+
+# --- founding ---
+
+
+def founded(config: Config, fetch: FetchMembers) -> Meta:
+    """This member as one of the founders; OperatorError as etcd's."""
+    urls_by_name = config.initial_members
+    check_names_and_urls(config)
+    members: dict[int, Member] = {}
+    for name, urls in urls_by_name.items():
+        number = member_id(urls, config.initial_cluster_token)
+        if number in members:
+            raise OperatorError(f"member exists with identical ID {number:x}")
+        members[number] = Member(number, tuple(sorted(urls)), name)
+    membership = Membership.founded(list(members.values()))
+    own = next(member.id for member in members.values() if member.name == config.name)
+    meta = Meta(own, membership)
+    refuse_second_bootstrap(meta, config.name, urls_by_name, fetch)
+    return meta
+
+
+def check_names_and_urls(config: Config) -> None:
+    """What etcd checks of `--initial-cluster` before it founds or joins."""
+    urls_by_name = config.initial_members
+    if config.name not in urls_by_name:
+        raise OperatorError(f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
+    every_url = [url for urls in urls_by_name.values() for url in urls]
+    if len(set(every_url)) != len(every_url):
+        raise OperatorError(f"initial cluster {_as_flag(urls_by_name)} has duplicate url")
+    if config.initial_cluster_state != "existing":
+        check_advertised(config.name, sorted(config.initial_advertise_peer_urls), sorted(urls_by_name[config.name]))
+
+
+def check_advertised(name: str, advertised: list[str], listed: list[str]) -> None:
+    """The advertised peer urls are this member's entry in `--initial-cluster`, also by another name of the host."""
+    if advertised == listed:
+        return
+    reason = _difference(advertised, listed)
+    if not reason:
+        return
+    own, entry = ",".join(advertised), ",".join(f"{name}={url}" for url in advertised)
+    if missing := [f"{name}={url}" for url in listed if url not in advertised]:
+        raise OperatorError(
+            f"--initial-cluster has {','.join(missing)} but missing from --initial-advertise-peer-urls={own} ({reason})"
+        )
+    if missing := [url for url in advertised if url not in listed]:
+        raise OperatorError(
+            f"--initial-advertise-peer-urls has {','.join(missing)} but missing from --initial-cluster={entry}"
+        )
+    raise OperatorError(f"failed to resolve {own} to match --initial-cluster={entry} ({reason})")
+
+
+def _difference(left: list[str], right: list[str]) -> str:
+    """Empty if the urls lead to the same addresses, else why not."""
+    if len(left) != len(right):
+        return f"len({_quoted(left)}) != len({_quoted(right)})"
+    try:
+        resolved = sorted(map(_resolved, left)), sorted(map(_resolved, right))
+    except OSError as error:
+        return f"failed to resolve: {error.strerror}"
+    if resolved[0] == resolved[1]:
+        return ""
+    for one, other, url, entry in zip(*resolved, left, right, strict=True):
+        if one != other:
+            return f'"{one}"(resolved from "{url}") != "{other}"(resolved from "{entry}")'
+    return ""
+
+
+def _resolved(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.port is None:
+        return url
+    address = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)[0][4]
+    return f"{parts.scheme}://{address[0]}:{parts.port}"
+
+
+def _quoted(urls: Iterable[str]) -> str:
+    return "[" + " ".join(f'"{url}"' for url in urls) + "]"
+
+
+def _as_flag(urls_by_name: Mapping[str, list[str]]) -> str:
+    return ",".join(sorted(f"{name}={url}" for name, urls in urls_by_name.items() for url in urls))
+
+
+def refuse_second_bootstrap(meta: Meta, name: str, urls_by_name: Mapping[str, list[str]], fetch: FetchMembers) -> None:
+    """A member that lost its data must not come back under its old id: it could vote twice."""
+    for other, urls in urls_by_name.items():
+        if other == name:
+            continue
+        for url in urls:
+            try:
+                cluster, members = fetch(url, BOOTSTRAPPED_TIMEOUT_S)
+            except (OSError, ValueError, http.client.HTTPException):
+                continue
+            if cluster != meta.membership.cluster_id:
+                continue
+            if any(member.id == meta.member_id and member.client_urls for member in members):
+                raise OperatorError(f"member {meta.member_id:x} has already been bootstrapped")
+            break
+
+
+# --- joining ---
+
+
+def joined(config: Config, fetch: FetchMembers) -> Meta:
+    """This member as one that was added to a running cluster; ids are the cluster's. OperatorError as etcd's."""
+    check_names_and_urls(config)
+    cluster, members = _running_cluster(config, fetch)
+    urls_by_name = config.initial_members
+    if len(members) != len(urls_by_name):
+        raise OperatorError(f"error validating peerURLs {_described(cluster, members)}: member count is unequal")
+    wanted = {name: sorted(map(_resolved_or_same, urls)) for name, urls in urls_by_name.items()}
+    own = 0
+    named: dict[int, Member] = {}
+    for member in members:
+        urls = sorted(map(_resolved_or_same, member.peer_urls))
+        name = next((name for name, listed in wanted.items() if listed == urls), None)
+        if name is None:
+            raise OperatorError(
+                f"error validating peerURLs {_described(cluster, members)}: PeerURLs: no match found for existing "
+                f"member ({member.id:x}, {_bracketed(member.peer_urls)}), last resolver error (<nil>)"
+            )
+        if name == config.name:
+            own = member.id
+        named[member.id] = member
+    assert own, "one of the members has our urls, as the counts are equal and all of them were found"
+    return Meta(own, Membership(cluster, 0, ConfState(), named))
+
+
+def _running_cluster(config: Config, fetch: FetchMembers) -> tuple[int, list[Member]]:
+    for name, urls in config.initial_members.items():
+        if name == config.name:
+            continue
+        for url in urls:
+            try:
+                return fetch(url, JOIN_TIMEOUT_S)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                log.warn("failed to get cluster response", address=url, error=str(error))
+    raise OperatorError(
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
+    )
+
+
+def _resolved_or_same(url: str) -> str:
+    try:
+        return _resolved(url)
+    except OSError:
+        return url
+
+
+def _bracketed(words: Iterable[str]) -> str:
+    return "[" + " ".join(words) + "]"
+
+
+def _described(cluster: int, members: Iterable[Member]) -> str:
+    listed = " ".join(f"&{{ID:{m.id:x} PeerURLs:{_bracketed(m.peer_urls)} Name:{m.name}}}" for m in members)
+    return f"{{ClusterID:{cluster:x} Members:[{listed}]}}"
+
+
+def fetch_members(context: ssl.SSLContext | None) -> FetchMembers:
+    """Asks `/members` of a peer port; `context` is for https."""
+
+    def fetch(url: str, timeout_s: float) -> tuple[int, list[Member]]:
+        parts = urlsplit(url)
+        connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            connection = http.client.HTTPSConnection(parts.netloc, timeout=timeout_s, context=context)
+        else:
+            connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
+        try:
+            connection.request("GET", "/members")
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != http.HTTPStatus.OK:
+                raise ValueError(f"peer answered with status {response.status}")
+            number = int(response.headers.get("X-Etcd-Cluster-ID", ""), 16)
+            return number, [Member.from_json(fields) for fields in json.loads(body)]
+        finally:
+            connection.close()
+
+    return fetch

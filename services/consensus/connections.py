@@ -1,0 +1,275 @@
+"""Sockets between members: dialling and answering with deadlines in threads, then non-blocking in the loop.
+
+A handshake is rare and waits for the other side, so it runs in a thread with plain blocking calls. Afterwards the
+socket belongs to the loop, which sends and receives without waiting. A raw socket rather than a transport, because a
+transport of uvloop sends at the end of the loop's turn, and the leader's messages must be on their way *before* its
+own disk write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from quorate.consensus.frames import Decoder, FrameDamaged, PeerMessage
+from quorate.consensus.handshake import HEAD_BYTES_MAX, BadRequest, Hello, pack_hello, parse_status
+from quorate.node.lifecycle import OperatorError
+
+RECEIVE_BYTES: Final = 256 * 1024
+RECEIVES_MAX: Final = 8  # of one connection in a row, so that the others get their turn
+Contexts = Callable[[], ssl.SSLContext]
+
+
+class Refused(Exception):  # noqa: N818 - it names an outcome
+    """The other member did not take our connection."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(f"the peer answered {status.value} {status.phrase}")
+        self.status = status
+
+
+def tune(connection: socket.socket, silence_ms: int) -> None:
+    """Small messages at once; a peer that does not answer for `silence_ms` is gone."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    seconds = max(1, silence_ms // 1000 // 4)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
+
+
+def read_head(connection: socket.socket, deadline: float) -> bytes:
+    """Up to and with the empty line of an HTTP head. Byte by byte at its end: what follows are frames."""
+    head = bytearray()
+    while not head.endswith(b"\r\n\r\n"):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no whole request in time")
+        connection.settimeout(left)
+        data = connection.recv(1)
+        if not data or len(head) >= HEAD_BYTES_MAX:
+            raise BadRequest("no whole request")
+        head += data
+    return bytes(head)
+
+
+def dial(url: str, hello: Hello, context: Contexts | None, timeout_s: float) -> socket.socket:
+    """A connection the other member has accepted; blocks. OSError, BadRequest or Refused."""
+    parts = urlsplit(url)
+    deadline = time.monotonic() + timeout_s
+    connection: socket.socket
+    if parts.scheme in ("unix", "unixs"):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout_s)
+        connection.connect(unix_path(url))
+    else:
+        connection = socket.create_connection((parts.hostname or "", parts.port or 80), timeout_s)
+    try:
+        if parts.scheme in ("https", "unixs"):
+            if context is None:
+                raise BadRequest(f"no certificates to reach {url}")
+            connection = context().wrap_socket(connection, server_hostname=parts.hostname)
+        connection.sendall(pack_hello(hello, parts.netloc))
+        status = parse_status(read_head(connection, deadline))
+        if status is not HTTPStatus.SWITCHING_PROTOCOLS:
+            raise Refused(status)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def unix_path(url: str) -> str:
+    """etcd writes the path of a unix url where other urls have host and port."""
+    parts = urlsplit(url)
+    return parts.netloc + parts.path
+
+
+def listen(url: str, reuse_port: bool = False) -> list[socket.socket]:
+    """Listening sockets for a peer url, non-blocking; OperatorError if they cannot be had."""
+    parts = urlsplit(url)
+    if parts.scheme in ("unix", "unixs"):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        addresses = [(listener, unix_path(url))]
+    else:
+        host = parts.hostname or ""
+        found = {
+            (family, address[:2])
+            for family, _, _, _, address in socket.getaddrinfo(host, parts.port, type=socket.SOCK_STREAM)
+            if host != "localhost" or family == socket.AF_INET
+        }
+        addresses = [(socket.socket(family, socket.SOCK_STREAM), address) for family, address in found]  # type: ignore[misc]
+    for listener, address in addresses:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if listener.family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(128)
+            listener.setblocking(False)
+        except OSError as error:
+            for other, _ in addresses:
+                other.close()
+            reason = "address already in use" if error.errno == errno.EADDRINUSE else error.strerror
+            raise OperatorError(f"listen tcp {parts.netloc}: bind: {reason}") from error
+    return [listener for listener, _ in addresses]
+
+
+class Outgoing:
+    """The sending end of a stream. Frames beyond `buffer_bytes_max` are dropped: Raft says it again."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        buffer_bytes_max: int,
+        on_close: Callable[[Outgoing], None],
+    ) -> None:
+        connection.setblocking(False)
+        self.sent_bytes = 0
+        self.dropped_frames = 0
+        self._loop = loop
+        self._connection = connection
+        self._buffer_bytes_max = buffer_bytes_max
+        self._on_close = on_close
+        self._queue: list[bytes] = []
+        self._queued_bytes = 0
+        self._blocked = b""  # what the socket did not take; while there is some, the loop waits to write
+        self._open = True
+        loop.add_reader(connection, self._watch)
+
+    def send(self, frame: bytes) -> bool:
+        """Takes `frame` for the next flush; False if it was dropped."""
+        if self._queued_bytes and self._queued_bytes + len(self._blocked) + len(frame) > self._buffer_bytes_max:
+            self.dropped_frames += 1
+            return False
+        self._queue.append(frame)
+        self._queued_bytes += len(frame)
+        return True
+
+    @property
+    def has_queued(self) -> bool:
+        return bool(self._queue)
+
+    def flush(self) -> None:
+        """Gives the socket what it takes."""
+        if self._blocked or not self._queue or not self._open:
+            return
+        queue = self._queue
+        data = queue[0] if len(queue) == 1 else b"".join(queue)
+        self._queue = []
+        self._queued_bytes = 0
+        self._push(data)
+        if self._blocked and self._open:
+            self._loop.add_writer(self._connection, self._resume)
+
+    def close(self) -> None:
+        """Ends the connection and tells the owner, once."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._connection)
+        self._loop.remove_writer(self._connection)
+        self._connection.close()
+        self._on_close(self)
+
+    def _push(self, data: bytes) -> None:
+        try:
+            sent = self._connection.send(data)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        self.sent_bytes += sent
+        self._blocked = data[sent:] if sent < len(data) else b""
+
+    def _resume(self) -> None:
+        self._push(self._blocked)
+        if not self._blocked and self._open:
+            self._loop.remove_writer(self._connection)
+            self.flush()
+
+    def _watch(self) -> None:
+        """Nothing is ever said in this direction, so readable means closed (or TLS housekeeping)."""
+        try:
+            if self._connection.recv(4096):
+                return
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError:
+            pass
+        self.close()
+
+
+class Incoming:
+    """The receiving end of a stream: decoded messages go to `on_messages` as they arrive."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        decoder: Decoder,
+        on_messages: Callable[[list[PeerMessage]], None],
+        on_close: Callable[[Incoming, str], None],
+    ) -> None:
+        connection.setblocking(False)
+        self.decoder = decoder
+        self.received_bytes = 0
+        self._loop = loop
+        self._connection = connection
+        self._on_messages = on_messages
+        self._on_close = on_close
+        self._open = True
+        loop.add_reader(connection, self._receive)
+        loop.call_soon(self._receive)  # TLS may hold bytes that came with the handshake
+
+    def close(self, reason: str = "") -> None:
+        """Ends the connection and tells the owner, once."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._connection)
+        with contextlib.suppress(OSError):
+            self._connection.close()
+        self._on_close(self, reason)
+
+    def _receive(self) -> None:
+        for _ in range(RECEIVES_MAX):
+            if not self._open:
+                return
+            try:
+                data = self._connection.recv(RECEIVE_BYTES)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                self.close(error.strerror or str(error))
+                return
+            if not data:
+                self.close("closed by the peer")
+                return
+            self.received_bytes += len(data)
+            try:
+                messages = self.decoder.feed(data)
+            except FrameDamaged as damage:
+                self.close(str(damage))
+                return
+            if messages:
+                self._on_messages(messages)
+            if len(data) < RECEIVE_BYTES and not isinstance(self._connection, ssl.SSLSocket):
+                return
+        if isinstance(self._connection, ssl.SSLSocket):
+            self._loop.call_soon(self._receive)

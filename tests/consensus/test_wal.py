@@ -1,0 +1,280 @@
+"""The log on a real file system: restarts, crashes, overwritten tails, dropped segments, full disks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quorate.consensus.raft.messages import Entry, EntryKind, HardState
+from quorate.consensus.segments import DirectoryInUse, segment_paths
+from quorate.consensus.wal import NoSpace, Wal
+from quorate.consensus.wal_format import HEADER_BYTES, DamagedLog
+
+SEGMENT_BYTES = 128 * 1024
+BATCH = int(EntryKind.BATCH)
+
+
+def create(directory: Path) -> Wal:
+    return Wal.create(directory, 7, 9, SEGMENT_BYTES, fsync=False)
+
+
+def recover(directory: Path) -> Wal:
+    return Wal.recover(directory, SEGMENT_BYTES, fsync=False, keep_kinds=frozenset({int(EntryKind.CONF)}))
+
+
+def entries(first: int, last: int, term: int = 1, size: int = 20) -> list[Entry]:
+    return [Entry(i, term, BATCH, b"%d/%d:" % (i, term) + b"x" * size) for i in range(first, last + 1)]
+
+
+def content(wal: Wal) -> list[Entry]:
+    return wal.entries(wal.first_index(), wal.last_index + 1, 1 << 30) if wal.last_index >= wal.first_index() else []
+
+
+def crash(wal: Wal) -> None:
+    wal.abandon()
+
+
+def test_a_restart_finds_entries_and_hard_state(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 3), HardState(1, 9, 0))
+    wal.append([], HardState(2, 5, 3))
+    wal.append(entries(4, 4, term=2), HardState(2, 5, 3))
+    crash(wal)
+    wal = recover(tmp_path)
+    assert entries(1, 3) + entries(4, 4, term=2) == content(wal)
+    assert (HardState(2, 5, 3), 7, 9) == (wal.hard_state, wal.cluster_id, wal.member_id)
+    wal.append(entries(5, 5, term=2), HardState(2, 5, 4))
+    wal.close()
+    wal = recover(tmp_path)
+    assert 5 == wal.last_index
+    wal.close()
+
+
+def test_a_replaced_tail_stays_replaced_also_across_segments(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    for index in range(1, 40):
+        wal.append(entries(index, index, size=8000), HardState(1, 9, 0))
+    assert len(segment_paths(tmp_path)) > 2
+    wal.append(entries(3, 4, term=2), HardState(2, 9, 0))
+    expected = entries(1, 2, size=8000) + entries(3, 4, term=2)
+    assert expected == content(wal)
+    crash(wal)
+    wal = recover(tmp_path)
+    assert expected == content(wal)
+    assert 2 == wal.term(4)
+    crash(wal)
+
+
+def test_whole_segments_are_dropped_and_the_log_begins_later(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    for index in range(1, 100):
+        wal.append(entries(index, index, size=8000), HardState(1, 9, index - 1))
+    count = len(segment_paths(tmp_path))
+    wal.compact(60)
+    first = wal.first_index()
+    assert 30 < first <= 61
+    assert len(segment_paths(tmp_path)) < count
+    assert 1 == wal.term(first - 1)
+    assert entries(first, 99, size=8000) == content(wal)
+    crash(wal)
+    wal = recover(tmp_path)
+    assert (first, 99) == (wal.first_index(), wal.last_index)
+    assert entries(first, 99, size=8000) == content(wal)
+    crash(wal)
+
+
+def test_a_reset_log_continues_after_the_snapshot(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 5), HardState(1, 9, 3))
+    wal.reset(1000, 4, HardState(4, 0, 1000))
+    assert (1001, 1000, 4) == (wal.first_index(), wal.last_index, wal.term(1000))
+    wal.append(entries(1001, 1002, term=4), HardState(4, 0, 1000))
+    crash(wal)
+    wal = recover(tmp_path)
+    assert entries(1001, 1002, term=4) == content(wal)
+    assert HardState(4, 0, 1000) == wal.hard_state
+    crash(wal)
+
+
+def test_a_crash_before_the_old_segments_are_removed_does_not_revive_them(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    wal = create(tmp_path / "log")
+    wal.append(entries(1, 5), HardState(1, 9, 3))
+    old = segment_paths(tmp_path / "log")[0]
+    shutil.copy(old, tmp_path / old.name)
+    wal.reset(1000, 4, HardState(4, 0, 1000))
+    crash(wal)
+    shutil.copy(tmp_path / old.name, old)
+    wal = recover(tmp_path / "log")
+    assert (1001, 1000, HardState(4, 0, 1000)) == (wal.first_index(), wal.last_index, wal.hard_state)
+    crash(wal)
+    assert not old.exists()
+
+
+def test_kept_kinds_are_handed_over_after_recovery(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    conf = Entry(2, 1, int(EntryKind.CONF), b"first")
+    wal.append([*entries(1, 1), conf, Entry(3, 1, int(EntryKind.CONF), b"replaced")], HardState(1, 9, 0))
+    wal.append(entries(3, 3, term=2), HardState(2, 9, 0))
+    crash(wal)
+    wal = recover(tmp_path)
+    assert [conf] == wal.recovered
+    crash(wal)
+
+
+def damage_last(directory: Path, change: Callable[[bytearray, int], None]) -> Path:
+    """Changes the newest segment; the change is told where the used part ends."""
+    path = segment_paths(directory)[-1]
+    data = bytearray(path.read_bytes())
+    change(data, len(bytes(data).rstrip(b"\0")))
+    path.write_bytes(data)
+    return path
+
+
+def test_a_torn_last_write_is_cut_off_and_the_log_goes_on(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 3), HardState(1, 9, 0))
+    wal.append(entries(4, 6), HardState(1, 9, 0))
+    crash(wal)
+
+    def tear(data: bytearray, end: int) -> None:
+        data[end - 100 : end] = bytes(100)
+
+    damage_last(tmp_path, tear)
+    for _ in range(2):
+        wal = recover(tmp_path)
+        assert entries(1, 3) == content(wal)[:3]
+        wal.append(entries(wal.last_index + 1, wal.last_index + 1), HardState(1, 9, 0))
+        crash(wal)
+    wal = recover(tmp_path)
+    assert 5 == wal.last_index
+    crash(wal)
+
+
+def test_damage_in_the_middle_is_refused_with_file_and_offset(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    for index in range(1, 10):
+        wal.append(entries(index, index), HardState(1, 9, 0))
+    crash(wal)
+
+    def flip(data: bytearray, _end: int) -> None:
+        data[HEADER_BYTES + 300] ^= 4
+
+    path = damage_last(tmp_path, flip)
+    with pytest.raises(DamagedLog, match="at offset") as raised:
+        recover(tmp_path)
+    assert str(path) in str(raised.value)
+    with pytest.raises(DamagedLog):
+        recover(tmp_path)  # the lock was released, and nothing was changed
+
+
+@pytest.mark.parametrize("which", [0, 1, -2])
+def test_a_missing_or_emptied_segment_is_refused(tmp_path: Path, which: int) -> None:
+    wal = create(tmp_path)
+    for index in range(1, 100):
+        wal.append(entries(index, index, size=8000), HardState(1, 9, 0))
+    crash(wal)
+    victim = segment_paths(tmp_path)[which]
+    victim.write_bytes(b"")
+    with pytest.raises(DamagedLog):
+        recover(tmp_path)
+    victim.unlink()
+    if which != 0:  # without its first segments a log cannot be told from one that was shortened; meta can
+        with pytest.raises(DamagedLog, match="missing or incomplete"):
+            recover(tmp_path)
+
+
+def test_damage_is_noticed_when_an_entry_is_read_back(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 3), HardState(1, 9, 0))
+
+    def flip(data: bytearray, _end: int) -> None:
+        data[HEADER_BYTES + 300] ^= 4
+
+    damage_last(tmp_path, flip)
+    with pytest.raises(DamagedLog, match="is unreadable"):
+        wal.entries(1, 4, 1 << 20)
+    crash(wal)
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    with pytest.raises(DirectoryInUse, match="in use by another process"):
+        recover(tmp_path)
+    crash(wal)
+
+
+def test_reading_back_is_bounded_by_bytes_but_never_empty(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 10, size=1000), HardState(1, 9, 0))
+    assert entries(3, 3, size=1000) == wal.entries(3, 11, 1)
+    assert entries(1, 3, size=1000) == wal.entries(1, 11, 3500)
+    crash(wal)
+
+
+def test_an_entry_larger_than_a_segment_is_kept(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    big = entries(1, 1, size=3 * SEGMENT_BYTES)
+    wal.append(big, HardState(1, 9, 0))
+    wal.append(entries(2, 2), HardState(1, 9, 0))
+    crash(wal)
+    wal = recover(tmp_path)
+    assert big + entries(2, 2) == content(wal)
+    crash(wal)
+
+
+def fill(wal: Wal) -> None:
+    for index in range(1, 100):
+        wal.append(entries(index, index, size=8000), HardState(1, 9, 0))
+
+
+def test_a_full_disk_refuses_entries_but_not_votes_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wal = create(tmp_path)
+    wal._store.close()
+    (tmp_path / "spare.tmp").unlink(missing_ok=True)
+    wal._store._ready = False
+
+    def full(*_args: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(NoSpace, match="No space left on device"):
+        fill(wal)
+    index = wal.last_index
+    assert index > 3
+    assert not wal.has_room()
+    wal.append([], HardState(2, 5, 0))
+    monkeypatch.undo()
+    wal._store.prepare()
+    wal._store.close()
+    assert wal.has_room()
+    wal.append(entries(index + 1, index + 1), HardState(2, 5, 0))
+    crash(wal)
+    wal = recover(tmp_path)
+    assert (index + 1, HardState(2, 5, 0)) == (wal.last_index, wal.hard_state)
+    crash(wal)
+
+
+@pytest.mark.parametrize("cut", range(0, 700, 7))
+def test_a_crash_at_any_byte_of_the_last_write_keeps_everything_before_it(tmp_path: Path, cut: int) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 2), HardState(1, 9, 0))
+    before = wal._offset
+    wal.append(entries(3, 5), HardState(1, 9, 2))
+    after = wal._offset
+    crash(wal)
+
+    def tear(data: bytearray, _end: int) -> None:
+        data[min(before + cut, after) : after] = bytes(max(0, after - before - cut))
+
+    damage_last(tmp_path, tear)
+    wal = recover(tmp_path)
+    assert wal.last_index in (2, 5)
+    assert (2 if cut + 8 < after - before else 5) == wal.last_index
+    assert entries(1, wal.last_index) == content(wal)
+    crash(wal)
