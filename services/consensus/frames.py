@@ -178,7 +178,7 @@ def _body(message: PeerMessage) -> tuple[FrameType, list[bytes]]:
         case ReadReq():
             return FrameType.READ_REQ, [_U64.pack(message.ctx)]
         case ReadResp():
-            return FrameType.READ_RESP, [_TWO.pack(message.ctx, message.index)]
+            return FrameType.READ_RESP, [_TWO.pack(message.ctx, message.read_index)]
         case Forward():
             return FrameType.FORWARD, [_FORWARD.pack(message.ref, message.kind), message.payload]
         case ForwardRefused():
