@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-CONFIG_VARIABLE: Final = "QUORATE_CONFIG"  # names the rendered file in the environment of a service
+from quorate.node.places import CONFIG_VARIABLE
 
 DEFAULT_PEER_URL: Final = "http://localhost:2380"
 DEFAULT_CLIENT_URL: Final = "http://localhost:2379"

@@ -16,6 +16,7 @@ import ctypes
 import gc
 import inspect
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,8 +27,7 @@ from typing import Final
 from quorate.node import config as configuration
 from quorate.node import logs
 from quorate.node.config import Config
-
-FATAL_FILE: Final = "fatal"  # in the run directory: the sentence of the service that cannot go on
+from quorate.node.places import FATAL_FILE, SUPERVISOR_PID_VARIABLE, WORKER_VARIABLE
 
 EXIT_OPERATOR_ERROR: Final = 1
 EXIT_BUG: Final = 2  # as Go's panic
@@ -45,6 +45,7 @@ def run(service: str, main: Main) -> None:
     config = configuration.load()
     logs.start(config, service)
     _tune_garbage_collection()
+    _raise_descriptor_limit()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     log = logs.named()
     try:
@@ -87,6 +88,11 @@ def on_stop(callback: Callable[[], None]) -> None:
 
     signal.signal(signal.SIGTERM, asked)
     signal.signal(signal.SIGINT, asked)
+
+
+def worker_number() -> int:
+    """Which of several equal processes this one is; 0 is the first and often the only one."""
+    return int(os.environ.get(WORKER_VARIABLE, "0"))
 
 
 def stop_event() -> asyncio.Event:
@@ -146,6 +152,13 @@ def _tune_garbage_collection() -> None:
     gc.set_threshold(100_000, 50, 1000)
 
 
+def _raise_descriptor_limit() -> None:
+    """Take all the descriptors the system lets this user have; connections are what they go to."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _end_with_parent() -> None:
     """Have the kernel kill this service when the supervisor dies, so that a new node never meets an old one's parts.
 
@@ -154,7 +167,7 @@ def _end_with_parent() -> None:
     if "SUPERVISOR_ENABLED" not in os.environ or not sys.platform.startswith("linux"):
         return
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-    supervisor = int(os.environ.get("QUORATE_SUPERVISOR_PID", "0"))
+    supervisor = int(os.environ.get(SUPERVISOR_PID_VARIABLE, "0"))
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
     if supervisor and os.getppid() != supervisor:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -5,8 +5,8 @@ Call sites say what happened and give the facts as fields:
     log = logs.named("raft")
     log.info("elected leader", member_id=f"{leader:x}", term=term)
 
-A supervised service writes to stderr, which the node forwards, and to stdout, which supervisor keeps for
-`supervisorctl tail`. Nothing is logged per request.
+A service writes to stderr; the supervisor forwards it to the node's own and keeps the last part for `supervisorctl
+tail`. Nothing is logged per request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from quorate.node.config import Config
+    from typing import Protocol
+
+    class Config(Protocol):
+        """What of the settings concerns the log."""
+
+        @property
+        def log_format(self) -> str: ...
+        @property
+        def log_level(self) -> str: ...
+        @property
+        def log_outputs(self) -> list[str]: ...
+        @property
+        def enable_log_rotation(self) -> bool: ...
+        @property
+        def log_rotation_config_json(self) -> str: ...
+
 
 DPANIC: Final = 45
 PANIC: Final = 47
@@ -139,7 +154,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[1]:
             line["stacktrace"] = "".join(traceback.format_exception(record.exc_info[1]))
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":"))
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -219,6 +234,4 @@ def _handlers(config: Config) -> list[logging.Handler]:
     for path in files:
         bytes_max = rotation.get("maxsize", 0) * 1024 * 1024
         handlers.append(SharedFile(path, bytes_max, rotation.get("maxbackups", 0), rotation.get("maxage", 0)))
-    if "SUPERVISOR_ENABLED" in os.environ:
-        handlers.append(logging.StreamHandler(sys.stdout))
     return handlers

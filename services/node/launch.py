@@ -1,0 +1,190 @@
+"""The command `quorate`: settings in, checks, then this process becomes the node's supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from quorate.node import config as configuration
+from quorate.node import flags, logs, settings, unavailable, validation
+from quorate.node.config import Config
+from quorate.node.lifecycle import OperatorError
+from quorate.node.places import (
+    API_MORE_VARIABLE,
+    CONFIG_VARIABLE,
+    FATAL_FILE,
+    LOCK_FILE,
+    PYTHON_VARIABLE,
+    RENDERED_FILE,
+    RUN_DIR_VARIABLE,
+    RUN_LINK,
+    SUPERVISOR_FILE_VARIABLE,
+)
+
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+
+SUPERVISOR_FILE: Final = Path(__file__).parent / "supervisord.conf"
+
+
+def main() -> None:
+    """Start a node with the arguments and the environment of this process; does not return."""
+    line = _command_line(sys.argv[1:])
+    os.umask(0o077)
+    logs.start(Config(), "node")
+    config = _settings(line)
+    try:
+        _prepare_data_directory(config)
+        _prepare_run_directory(config)
+        _check_ports(config)
+    except OperatorError as error:
+        logs.named().fatal(str(error))
+        sys.stderr.write(f"quorate: {error}\n")
+        sys.exit(EXIT_ERROR)
+    _become_supervisor(config)
+
+
+def release() -> str:
+    """Quorate's own version."""
+    try:
+        return version("quorate")
+    except PackageNotFoundError:
+        return "unreleased"
+
+
+def _command_line(arguments: list[str]) -> flags.CommandLine:
+    try:
+        line = flags.parse_arguments(arguments)
+    except flags.HelpAsked:
+        print(flags.help_text())
+        sys.exit(0)
+    except flags.UsageError as error:
+        sys.stderr.write(f"{error}\n{flags.USAGE}")
+        sys.exit(EXIT_USAGE)
+    if line.positional is None and line.values.get("version") in ("true", "1", "t", "T", "TRUE", "True"):
+        print(flags.version_text(release()))
+        sys.exit(0)
+    return line
+
+
+def _settings(line: flags.CommandLine) -> Config:
+    """The verified settings; ends the process with etcd's log line when they are wrong."""
+    log = logs.named()
+    try:
+        if line.positional is not None:
+            raise validation.Invalid(f'"{line.positional}" is not a valid flag')
+        found = settings.gather(line, os.environ)
+        config = found.config()
+        validation.check(config)
+        reason = unavailable.refusal(config)
+        if reason is not None:
+            raise validation.Invalid(reason)
+    except settings.Conflict as conflict:
+        log.fatal(str(conflict), **{"environment-variable": conflict.variable})
+        sys.exit(EXIT_ERROR)
+    except validation.Invalid as error:
+        log.warn("failed to verify flags", error=str(error))
+        sys.exit(EXIT_ERROR)
+    logs.start(config, "node")
+    log.info("starting", args=sys.argv, version=release())
+    for note in found.notes:
+        getattr(log, note.level)(note.message, **note.fields)
+    for warning in validation.warnings(config):
+        log.warn(warning)
+    return config
+
+
+def _prepare_data_directory(config: Config) -> None:
+    for flag, path in (("--data-dir", Path(config.data_dir)), ("--wal-dir", config.wal_path)):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise OperatorError(f"cannot write to {path} ({flag}): {_reason(error)}") from None
+    (config.member_path / "snap").mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _prepare_run_directory(config: Config) -> None:
+    """Make the run directory, take its lock (held until the node ends), and link it into the data directory."""
+    run_path = config.run_path
+    try:
+        run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = run_path.stat()
+        if found.st_uid != os.getuid():
+            raise OperatorError(f"{run_path} (--run-dir) belongs to another user")
+        if found.st_mode & 0o077:
+            raise OperatorError(f"{run_path} (--run-dir) is open to other users; its mode has to be 0700")
+        lock = os.open(run_path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OperatorError(f"cannot use {run_path} (--run-dir): {_reason(error)}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise OperatorError(f"another node is running with {config.data_dir} (--data-dir)") from None
+    os.set_inheritable(lock, True)
+    (run_path / FATAL_FILE).unlink(missing_ok=True)
+    link = Path(config.data_dir) / RUN_LINK
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(run_path)
+
+
+def _check_ports(config: Config) -> None:
+    """Find a port that is taken now, before four processes have been started."""
+    for flag, urls in (
+        ("--listen-client-urls", config.listen_client_urls),
+        ("--listen-peer-urls", config.listen_peer_urls),
+    ):
+        for url in urls:
+            with contextlib.ExitStack() as opened:
+                try:
+                    for family, address in _addresses(url):
+                        listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        if family == socket.AF_INET6:
+                            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                        listener.bind(address)
+                except OSError as error:
+                    raise OperatorError(f"cannot listen on {url} ({flag}): {_reason(error)}") from None
+
+
+def _addresses(url: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    host = flags.host_of(url)
+    if host == "localhost":
+        host = "127.0.0.1"
+    found = socket.getaddrinfo(host or None, flags.port_of(url), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return [(family, address) for family, _kind, _protocol, _name, address in found]
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "address already in use"
+    return (error.strerror or str(error)).lower()
+
+
+def _become_supervisor(config: Config) -> NoReturn:
+    rendered = config.run_path / RENDERED_FILE
+    configuration.render(config, rendered)
+    environment = os.environ | {
+        CONFIG_VARIABLE: str(rendered),
+        RUN_DIR_VARIABLE: config.run_dir,
+        PYTHON_VARIABLE: sys.executable,
+        API_MORE_VARIABLE: str(config.api_workers - 1),
+    }
+    supervisor_file = Path(os.environ.get(SUPERVISOR_FILE_VARIABLE, SUPERVISOR_FILE)).resolve()
+    arguments = [sys.executable, "-P", "-m", "quorate.node.supervise", str(supervisor_file)]
+    sys.stdout.flush()
+    os.execve(sys.executable, arguments, environment)  # noqa: S606 - no shell, and nothing of the user's in it
+
+
+if __name__ == "__main__":
+    main()

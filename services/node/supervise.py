@@ -1,0 +1,131 @@
+"""The foreground process of a node: supervisor with supervisord.conf, and what the node as a whole adds to it.
+
+- What the services log goes to the node's own stderr (or stdout, when --log-outputs says so).
+- A service that left a sentence in the run directory ends the node: exit 1, the sentence last.
+- A service that does not stay up ends the node too; whoever runs nodes (systemd, Docker) decides about another try.
+- SIGTERM and SIGINT stop the services in order; then the process ends by that signal, as etcd does (0 as process 1).
+
+The launcher replaces itself by this process, which imports neither pydantic nor YAML, to stay small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+from supervisor import events
+from supervisor.medusa import asyncore_25 as asyncore
+from supervisor.options import ServerOptions
+from supervisor.states import SupervisorStates
+from supervisor.supervisord import Supervisor
+
+from quorate.node import logs
+from quorate.node.places import CONFIG_VARIABLE, FATAL_FILE, SUPERVISOR_PID_VARIABLE
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+EXIT_FATAL: Final = 1
+
+
+class WakingPoller:
+    """Supervisor's poller, which a signal wakes: otherwise a stop or the end of a service waits for up to a second."""
+
+    def __init__(self, poller: Any) -> None:
+        self._poller = poller
+        self._wake, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        poller.register_readable(self._wake)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+    def poll(self, timeout: float) -> tuple[list[int], list[int]]:
+        readable, writable = self._poller.poll(timeout)
+        if self._wake in readable:
+            readable.remove(self._wake)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+        return readable, writable
+
+
+class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
+    """The services of one node and how they end together."""
+
+    options: Any
+    process_groups: dict[str, Any]
+
+    def __init__(self, options: Any, run_path: Path, output_fd: int) -> None:
+        super().__init__(options)
+        self.stopped_by: signal.Signals | None = None
+        self.sentence: str | None = None
+        self._sentence_path = run_path / FATAL_FILE
+        self._output_fd = output_fd
+        self._log = logs.named()
+
+    def runforever(self) -> None:
+        events.subscribe(events.ProcessLogEvent, self._forward)
+        events.subscribe(events.ProcessStateExitedEvent, self._exited)
+        events.subscribe(events.ProcessStateBackoffEvent, self._exited)
+        events.subscribe(events.ProcessStateFatalEvent, self._given_up)
+        for group in sorted(self.process_groups.values()):
+            group.transition()
+        super().runforever()
+
+    def handle_signal(self) -> None:
+        number = self.options.get_signal()
+        if number in STOP_SIGNALS and self.stopped_by is None:
+            self.stopped_by = signal.Signals(number)
+            self._log.info("received signal; shutting down", signal=self.stopped_by.name)
+            self.options.mood = SupervisorStates.SHUTDOWN
+
+    def _forward(self, event: Any) -> None:
+        data = event.data if isinstance(event.data, bytes) else event.data.encode()
+        with contextlib.suppress(OSError):  # a reader that has gone away must not take the node with it
+            os.write(self._output_fd, data)
+
+    def _exited(self, event: Any) -> None:
+        if self._sentence_path.exists():
+            self._end(self._sentence_path.read_text())
+            return
+        if self.options.mood == SupervisorStates.RUNNING:
+            self._log.warn("service ended; starting it again", service=event.process.config.name)
+
+    def _given_up(self, event: Any) -> None:
+        self._end(f"service {event.process.config.name} does not stay up")
+
+    def _end(self, sentence: str) -> None:
+        self.sentence = self.sentence or sentence
+        self.options.mood = SupervisorStates.SHUTDOWN
+
+
+def main() -> None:
+    """Run the node whose settings the environment names, with the supervisor file given as the only argument."""
+    os.environ[SUPERVISOR_PID_VARIABLE] = str(os.getpid())
+    config = SimpleNamespace(**json.loads(Path(os.environ[CONFIG_VARIABLE]).read_bytes()))
+    logs.start(config, "node")
+    options = ServerOptions()
+    options.realize(["-n", "-s", "-c", sys.argv[1]], doc=__doc__)
+    options.first = True
+    options.test = False
+    options.poller = WakingPoller(options.poller)
+    node = Node(options, Path(config.run_dir), 1 if "stdout" in config.log_outputs else 2)
+    with contextlib.suppress(asyncore.ExitNow):
+        node.main()
+    if options.mood == SupervisorStates.RESTARTING:
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself again, as supervisorctl reload asks
+    if node.sentence is not None:
+        sys.stderr.write(f"quorate: {node.sentence}\n")
+        sys.exit(EXIT_FATAL)
+    logs.named().info("closed etcd server", name=config.name)
+    if node.stopped_by is not None and os.getpid() != 1:
+        signal.signal(node.stopped_by, signal.SIG_DFL)
+        signal.raise_signal(node.stopped_by)
+
+
+if __name__ == "__main__":
+    main()
