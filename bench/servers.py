@@ -234,6 +234,9 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:  # a clean stop of three etcd takes 7 s: each hands over to one that is leaving
             node.kill()
+            run_dir = node.data_dir / "run"  # Quorate's sockets live where the path is short
+            if run_dir.is_symlink():
+                shutil.rmtree(run_dir.resolve(), ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @property
@@ -282,7 +285,7 @@ def cluster(product: Product, size: int, parent: Path | None = None, flags: Iter
     """A new cluster, not started, with data in a fresh directory under `parent`."""
     directory = Path(tempfile.mkdtemp(prefix=f"{product.name}-", dir=parent))
     ports = free_ports(2 * size)
-    names = [f"m{number + 1}" for number in range(size)] if size > 1 else ["default"]
+    names = [f"infra{number + 1}" for number in range(size)] if size > 1 else ["default"]
     peers = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[size:], strict=True)}
     initial_cluster = ",".join(f"{name}={url}" for name, url in peers.items())
     nodes = []

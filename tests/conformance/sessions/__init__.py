@@ -1,0 +1,24 @@
+"""The scripted sessions, and where real etcd's transcripts of them are kept."""
+
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+GOLDEN: Final = HERE.parent / "golden"
+ALL: Final = frozenset(path.stem for path in HERE.glob("*.session"))
+GATEWAY: Final = ("gateway_kv",)
+
+# The sessions whose every command is supported; others are recorded and wait for their feature.
+SUPPORTED: Final = (
+    "put",
+    "get",
+    "get_count",
+    "del",
+    "txn",
+    "compaction",
+    "endpoint",
+    "endpoints3",
+    "member_list",
+    "alarm",
+    "global_flags",
+)
