@@ -1,1 +1,1 @@
-"""The Raft algorithm: pure, without I/O, clock, randomness or logging of its own."""
+"""The Raft core: pure, deterministic, driven by `driver`; no I/O, no clock, no randomness of its own."""

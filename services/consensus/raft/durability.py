@@ -54,9 +54,18 @@ class Durability:
         for write in self._writes:
             write.last_index = min(write.last_index, last)
 
-    def hold(self, message: Message, unwritten: bool) -> None:
-        """Keeps `message` until all writes so far are durable, and with `unwritten` the next one too."""
-        self._held.append((self._number + 1 if unwritten else self._number, message))
+    def restore(self, index: int) -> None:
+        """The log in memory begins anew after a snapshot at `index`, which the next write brings along."""
+        self.truncate(1)
+        self.written_index = index
+
+    def hold(self, message: Message) -> None:
+        """Keeps `message` until the next write is durable."""
+        self._held.append((self._number + 1, message))
+
+    def must_write(self) -> bool:
+        """True if a message waits for a write that has not been made."""
+        return bool(self._held) and self._held[-1][0] > self._number
 
     def is_idle(self) -> bool:
         """True if no write is under way."""
@@ -65,8 +74,8 @@ class Durability:
     def persisted(self, number: int) -> list[Message]:
         """Writes up to `number` are durable; returns the messages that waited for them.
 
-        A number acknowledged before or beyond is harmless; the order of acknowledgements does not matter,
-        because the disk finishes in order and `number` vouches for everything before it.
+        The disk finishes in order, so `number` vouches for everything before it; acknowledging a number again
+        or out of order changes nothing.
         """
         assert number <= self._number, "acknowledged a write that was never made"
         while self._writes and self._writes[0].number <= number:

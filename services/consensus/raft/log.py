@@ -126,7 +126,7 @@ class RaftLog:
         self.last_term = self._entries[-1].term if self._entries else self.cached_term
 
     def last_index_within_term(self, index: int, term: int) -> int:
-        """The greatest index <= `index` whose term is <= `term`; at least first_index() - 1.
+        """The greatest index <= `index` whose term is <= `term`; not searched below first_index() - 1.
 
         Two logs that differ at `index` can be equal at most up to there, if the other one has `term` at
         `index`.
@@ -142,7 +142,7 @@ class RaftLog:
             if known is None or known <= term:
                 break
             index -= 1
-        return max(index, floor)
+        return index
 
     def compact(self, index: int) -> None:
         """Drops entries up to `index` from memory; the storage decides how long they stay readable."""
