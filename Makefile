@@ -1,0 +1,76 @@
+# Everything a developer or a curious user does, one target each; `make` alone lists them.
+# The virtual environment is made once and again only when pyproject.toml changes.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
+LINK := build/typing/quorate
+TESTS ?= tests
+
+.PHONY: help run cluster down test bench lint types imports format proto proto-check scripts-rewrite dev check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(INSTALLED) ## start one node in the background and say where it listens
+	@$(BIN)/python deploy/local.py run
+
+cluster: $(INSTALLED) ## start three nodes on this machine: client ports 2379, 22379 and 32379
+	@$(BIN)/python deploy/local.py cluster
+
+down: $(INSTALLED) ## stop what run or cluster started
+	@$(BIN)/python deploy/local.py down
+
+test: $(DEVELOPED) ## run all tests; TESTS=tests/node runs a part
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: $(DEVELOPED) ## measure against real etcd, side by side
+	$(BIN)/python -m bench
+
+check: lint types imports proto-check test ## everything the continuous integration runs
+
+lint: $(DEVELOPED) ## style and formatting, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEVELOPED) ## static types, strict
+	$(BIN)/mypy
+
+imports: $(DEVELOPED) ## which part may import which
+	PYTHONPATH=build/typing $(BIN)/lint-imports
+
+format: $(DEVELOPED) ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(DEVELOPED) ## rebuild the generated code from the .proto files
+	$(BIN)/python -m quorate.proto.generate
+
+proto-check: $(DEVELOPED) ## fail when the generated code is not what the .proto files say
+	$(BIN)/python -m quorate.proto.generate --check
+
+scripts-rewrite: $(DEVELOPED) ## rewrite the expected output of the Raft transcripts; explain the difference
+	REWRITE=1 $(BIN)/python -m pytest tests/consensus/raft
+
+dev: $(DEVELOPED) ## set up everything for working on the code
+
+clean: ## remove the environment and what was built; data directories stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(INSTALLED): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEVELOPED): pyproject.toml $(INSTALLED) | $(LINK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(LINK):
+	@mkdir -p $(@D) && ln -sfn ../../services $@
