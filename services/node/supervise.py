@@ -30,6 +30,7 @@ from quorate.node.places import CONFIG_VARIABLE, FATAL_FILE, SUPERVISOR_PID_VARI
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 EXIT_FATAL: Final = 1
+LINE_BYTES_MAX: Final = 64 * 1024  # of a line without an end that is kept back
 
 
 class WakingPoller:
@@ -65,6 +66,7 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
         self.sentence: str | None = None
         self._sentence_path = run_path / FATAL_FILE
         self._output_fd = output_fd
+        self._unfinished: dict[int, bytes] = {}  # the begun last line of each service, by pid
         self._log = logs.named()
 
     def runforever(self) -> None:
@@ -84,11 +86,22 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
             self.options.mood = SupervisorStates.SHUTDOWN
 
     def _forward(self, event: Any) -> None:
+        """Pass on what a service wrote, whole lines at a time so that services do not write into each other's."""
         data = event.data if isinstance(event.data, bytes) else event.data.encode()
+        lines, newline, rest = (self._unfinished.pop(event.pid, b"") + data).rpartition(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            lines, rest = lines + newline + rest, b""
+        if rest:
+            self._unfinished[event.pid] = rest
+        self._write(lines + newline)
+
+    def _write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # a reader that has gone away must not take the node with it
             os.write(self._output_fd, data)
 
     def _exited(self, event: Any) -> None:
+        if rest := self._unfinished.pop(getattr(event, "pid", 0), b""):
+            self._write(rest + b"\n")
         if self._sentence_path.exists():
             self._end(self._sentence_path.read_text())
             return
@@ -96,7 +109,8 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
             self._log.warn("service ended; starting it again", service=event.process.config.name)
 
     def _given_up(self, event: Any) -> None:
-        self._end(f"service {event.process.config.name} does not stay up")
+        if self.options.mood == SupervisorStates.RUNNING:
+            self._end(f"service {event.process.config.name} does not stay up")
 
     def _end(self, sentence: str) -> None:
         self.sentence = self.sentence or sentence
