@@ -20,7 +20,7 @@ class BodyTooLarge(Exception):  # noqa: N818 - it names the finding
 
 
 class Disconnected(Exception):  # noqa: N818 - it names the finding
-    """The client went away before its request was complete."""
+    """The client went away."""
 
 
 async def read_body(receive: Receive, bytes_max: int) -> bytes:
@@ -42,6 +42,12 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes:
     if len(body) > bytes_max:
         raise BodyTooLarge(len(body))
     return body
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client is gone; what it still sends is dropped."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def respond(send: Send, status: int, headers: Iterable[Header], body: bytes) -> None:

@@ -4,10 +4,11 @@
 are added; OPTIONS is answered. Then the JSON gateway takes /v3/ and the pages take everything else.
 """
 
+import contextlib
 from collections.abc import Iterable
 from typing import Final
 
-from quorate.api.asgi import App, Header, Message, Receive, Scope, Send, respond, respond_text
+from quorate.api.asgi import App, Disconnected, Header, Message, Receive, Scope, Send, respond, respond_text
 
 LEGACY: Final = "/v3beta/"
 GATEWAY: Final = "/v3/"
@@ -43,29 +44,42 @@ class Front:
             if host not in self._hosts:
                 await _refuse_host(send, host)
                 return
-        send = self._with_cors(scope, send)
-        if scope["method"] == "OPTIONS":
-            await respond(send, 200, (), b"")
-        elif self._gateway is not None and path.startswith(GATEWAY):
-            await self._gateway(scope, receive, send)
-        else:
-            await self._pages(scope, receive, send)
+        send = _client(send, self._cors_headers(scope))
+        with contextlib.suppress(Disconnected):
+            if scope["method"] == "OPTIONS":
+                await respond(send, 200, (), b"")
+            elif self._gateway is not None and path.startswith(GATEWAY):
+                await self._gateway(scope, receive, send)
+            else:
+                await self._pages(scope, receive, send)
 
-    def _with_cors(self, scope: Scope, send: Send) -> Send:
+    def _cors_headers(self, scope: Scope) -> list[Header]:
         if self._origins is None:
-            origin = b"*"
-        else:
-            origin = _header(scope, b"origin")
-            if origin.decode("latin-1") not in self._origins:
-                return send
-        cors = [*CORS_HEADERS, (b"access-control-allow-origin", origin)]
+            return [*CORS_HEADERS, (b"access-control-allow-origin", b"*")]
+        origin = _header(scope, b"origin")
+        if origin.decode("latin-1") in self._origins:
+            return [*CORS_HEADERS, (b"access-control-allow-origin", origin)]
+        return []
 
-        async def send_with_cors(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *cors]
+
+def _client(send: Send, headers: list[Header]) -> Send:
+    """`send` that adds headers to the response and raises Disconnected where the client is gone.
+
+    uvicorn ignores what is sent to a client that has gone, unless the client had sent the next request already; then
+    uvloop refuses the write, which is no fault to be logged.
+    """
+
+    async def send_to_client(message: Message) -> None:
+        if headers and message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *headers]
+        try:
             await send(message)
+        except RuntimeError as error:
+            if "handler is closed" not in str(error):
+                raise
+            raise Disconnected from None
 
-        return send_with_cors
+    return send_to_client
 
 
 def _allowed(names: Iterable[str]) -> frozenset[str] | None:

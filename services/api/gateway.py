@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from quorate.api.asgi import BodyTooLarge, Disconnected, Header, Receive, Scope, Send, read_body, respond
+from quorate.api.asgi import BodyTooLarge, Disconnected, Header, Receive, Scope, Send, read_body, respond, until_gone
 from quorate.api.calling import Calls, Failed, Metadata, call
 from quorate.api.gateway_answers import JSON_HEADERS, respond_error
 from quorate.api.gateway_streams import RequestReader, StreamAnswer
@@ -30,7 +30,7 @@ _METADATA_PREFIX: Final = b"grpc-metadata-"
 
 
 class Gateway:
-    """ASGI application for every path below /v3/."""
+    """ASGI application for every path below /v3/; raises Disconnected where the client goes before its answer."""
 
     def __init__(self, calls: Calls, message_bytes_max: int) -> None:
         """`message_bytes_max` bounds a request in its protobuf form, as it does on gRPC."""
@@ -70,8 +70,6 @@ class Gateway:
         except BodyTooLarge as large:
             text = errors.message_too_large_text(large.received_bytes, self._message_bytes_max)
             await respond_error(send, Code.RESOURCE_EXHAUSTED, text, [(b"connection", b"close")])
-        except Disconnected:
-            return
         else:
             await respond(send, 200, JSON_HEADERS, codec.json(response).encode())
 
@@ -89,7 +87,7 @@ class Gateway:
     ) -> bytes:
         """A call that may wait for others and must not outlive its client: cancelled with the connection."""
         answered = asyncio.ensure_future(call(self._calls, method, request, metadata, deadline_s))
-        gone = asyncio.ensure_future(_disconnect(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         try:
             await asyncio.wait({answered, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not answered.done():
@@ -98,11 +96,6 @@ class Gateway:
         finally:
             answered.cancel()
             gone.cancel()
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def metadata_of(headers: Iterable[Header]) -> tuple[Metadata, float | None]:

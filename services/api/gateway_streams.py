@@ -8,7 +8,7 @@ import asyncio
 import codecs
 from typing import Final
 
-from quorate.api.asgi import Disconnected, Receive, Send
+from quorate.api.asgi import Disconnected, Receive, Send, until_gone
 from quorate.api.calling import CallStream, Metadata, StreamCalls
 from quorate.api.gateway_answers import JSON, JSON_HEADERS, error_line
 from quorate.api.json_codec import BadJson, Decoder, IncompleteJson, skip_whitespace
@@ -63,10 +63,9 @@ class RequestReader:
         self._text = self._text[start:]
         return requests
 
-    async def disconnected(self) -> None:
+    async def until_gone(self) -> None:
         """Returns when the client is gone."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await until_gone(self._receive)
 
 
 class StreamAnswer:
@@ -86,7 +85,7 @@ class StreamAnswer:
         self._started = False
 
     async def run(self, metadata: Metadata, deadline_s: float | None) -> None:
-        """Answer until the call ends or the client goes."""
+        """Answer until the call ends; raises Disconnected when the client goes before."""
         route = self._codec.route
         stream = self._stream = self._calls.stream(route.method, metadata, self._respond, self._done, deadline_s)
         try:
@@ -94,8 +93,8 @@ class StreamAnswer:
                 feeding = tasks.create_task(self._feed(stream, route.descriptor.client_streaming))
                 await self._write(stream)
                 feeding.cancel()
-        except* Disconnected:
-            pass
+        except* Disconnected as gone:
+            raise Disconnected from gone
         finally:
             if self._end is None:
                 stream.cancel()
@@ -129,7 +128,7 @@ class StreamAnswer:
         if not many and sent == 0:
             stream.send(b"")
         stream.half_close()
-        await self._requests.disconnected()
+        await self._requests.until_gone()
         raise Disconnected
 
     async def _write(self, stream: CallStream) -> None:

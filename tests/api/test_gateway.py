@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 
+from quorate.api.asgi import Disconnected
 from quorate.api.gateway import Gateway
 from quorate.api.routes import PATHS, ROUTES
 from quorate.wire import errors
@@ -179,7 +180,8 @@ def test_a_client_that_goes_before_its_body_ends_calls_nothing() -> None:
         exchange = Exchange(gateway(calls), "/v3/kv/put")
         exchange.send(b'{"key":')
         exchange.disconnect()
-        await exchange.end()
+        with pytest.raises(Disconnected):
+            await exchange.end()
         assert calls.seen == []
 
     asyncio.run(run())
@@ -193,7 +195,8 @@ def test_a_waiting_lock_is_cancelled_with_its_client() -> None:
         exchange.send(b'{"name":"Zm9v"}', more=False)
         await until(lambda: calls.seen)
         exchange.disconnect()
-        await exchange.end()
+        with pytest.raises(Disconnected):
+            await exchange.end()
         assert calls.cancelled == ["/v3lockpb.Lock/Lock"]
 
     asyncio.run(run())
