@@ -1,0 +1,1 @@
+"""Whole clusters on a virtual clock, replayed by seed."""
