@@ -1,0 +1,19 @@
+FROM python:3.12-slim
+
+# Only what the installation needs: the code's layers change, those of the dependencies seldom do.
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE supervisord.conf ./
+COPY services services
+RUN pip install --no-cache-dir --disable-pip-version-check . \
+    && useradd --system --uid 2379 --user-group --home-dir /var/lib/quorate --create-home quorate \
+    && rm -rf /src/*
+
+USER quorate
+WORKDIR /var/lib/quorate
+VOLUME /var/lib/quorate
+EXPOSE 2379 2380
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=10s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "quorate.node.check", "--serializable"]
+ENTRYPOINT ["quorate"]
+CMD ["--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://127.0.0.1:2379"]

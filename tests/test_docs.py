@@ -1,0 +1,58 @@
+"""What the documents list is what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from quorate.node import settings, unavailable, validation
+from quorate.node.flags import FLAGS, parse_arguments
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_contributing_lists_every_make_target() -> None:
+    assert make_targets() == set(
+        re.findall(r"^\| `make ([a-z-]+)`", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_only_targets_and_files_that_exist(document: Path) -> None:
+    text = document.read_text()
+    assert make_targets().issuperset(re.findall(r"`make ([a-z-]+)`", text))
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / link).exists(), link
+
+
+def test_operations_explains_the_flags_that_are_not_etcds() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    own = {flag.name for flag in FLAGS.values() if flag.heading == "Quorate"}
+    assert own == set(re.findall(r"^\| `--([a-z-]+)`", text, re.MULTILINE))
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = set(re.findall(r"\]\((\d{4}-[^)]+\.md)\)", (folder / "README.md").read_text()))
+    assert {path.name for path in folder.glob("[0-9]*.md")} == listed
+
+
+def test_sample_configuration_is_accepted() -> None:
+    found = settings.gather(parse_arguments([f"--config-file={ROOT}/deploy/etcd.conf.yml"]), {})
+    validation.check(found.config())
+    assert unavailable.refusal(found.config()) is None
+
+
+def test_kubernetes_manifest_starts_the_node_with_flags_that_exist() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
+    stateful = next(document for document in documents if document["kind"] == "StatefulSet")
+    arguments = stateful["spec"]["template"]["spec"]["containers"][0]["args"]
+    config = settings.gather(parse_arguments([word.replace("$(POD)", "quorate-0") for word in arguments]), {}).config()
+    assert unavailable.refusal(config) is None
+    assert set(config.initial_members) == {"quorate-0", "quorate-1", "quorate-2"}
