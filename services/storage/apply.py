@@ -1,0 +1,252 @@
+"""Commands in log order: the one place where revisions are assigned.
+
+Applying depends on the state and the command alone, so every member ends up with the same store and the same errors.
+The two exceptions are etcd's own: a member whose database is full answers NOSPACE although the change was made (and
+raises the alarm), and the minimum of a lease's TTL is a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from quorate.proto import rpc_pb2
+from quorate.storage import txn
+from quorate.storage.alarms import LEASE_COST_BYTES, Alarms, put_cost, txn_cost
+from quorate.storage.database import Database
+from quorate.storage.headers import MALFORMED, Headers, failed
+from quorate.storage.lessor import Lessor
+from quorate.storage.mvcc import Store
+from quorate.storage.records import VALUE_TAG, integer_field
+from quorate.wire import errors, requests
+from quorate.wire.errors import CallFailed, EtcdError
+from quorate.wire.messages import RESULT, Chunk, Op, commands_of, pack_result
+
+EXPIRE: Final = Struct("<qQ")  # lease id, renewals seen
+
+
+class Waiting:
+    """An answer that comes later: `revision` is the compaction whose physical end is waited for."""
+
+    __slots__ = ("header", "revision")
+
+    def __init__(self, revision: int, header: bytes) -> None:
+        self.revision = revision
+        self.header = header
+
+
+class Applier:
+    """Applies commands to the state of one member. `now` is the monotonic time of the batch, set by the loop."""
+
+    def __init__(self, store: Store, lessor: Lessor, alarms: Alarms, headers: Headers, quota_bytes: int | None) -> None:
+        self.store = store
+        self.lessor = lessor
+        self.alarms = alarms
+        self.headers = headers
+        self.quota_bytes = quota_bytes
+        self.now = 0.0
+        self.wants_space_alarm = False  # this member ran out of space: the loop proposes the alarm
+        self.counts = dict.fromkeys(("put", "delete", "txn", "range"), 0)
+        self._database: Database = store.database
+        self._guarded = False  # an alarm is on, or the chunk might reach the quota
+        self._commands: dict[int, Callable[[bytes], bytes | Waiting]] = {
+            Op.PUT: self.put,
+            Op.DELETE_RANGE: self.delete_range,
+            Op.TXN: self.txn,
+            Op.COMPACT: self.compact,
+            Op.LEASE_GRANT: self.grant,
+            Op.LEASE_REVOKE: self.revoke,
+            Op.LEASE_KEEP_ALIVE: self.keep_alive,
+            Op.LEASE_EXPIRE: self.expire,
+            Op.ALARM: self.alarm,
+        }
+
+    def chunk(self, chunk: Chunk) -> list[bytes | Waiting]:
+        """Apply the commands of a chunk: their results in order."""
+        alarms = self.alarms
+        self._guarded = alarms.is_out_of_space or alarms.is_corrupt or self._may_reach_quota(chunk)
+        commands = self._commands
+        results: list[bytes | Waiting] = []
+        for op, _identity, body in commands_of(chunk.commands):
+            command = commands.get(op)
+            if command is None:
+                results.append(MALFORMED)
+                continue
+            try:
+                answer = command(body)
+            except CallFailed as failure:
+                assert not self.store.sub, "a command that fails has changed nothing"
+                results.append(failed(failure.error))
+            except DecodeError:
+                assert not self.store.sub, "a command that cannot be read has changed nothing"
+                results.append(MALFORMED)
+            else:
+                results.append(RESULT.pack(0, len(answer)) + answer if isinstance(answer, bytes) else answer)
+        return results
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def put(self, body: bytes) -> bytes:
+        """Put; the usual request (key and value alone) is read without a protobuf message."""
+        end = 0
+        size = len(body)
+        if size > 2 and body[0] == 0x0A and 0 < body[1] < 0x80:
+            end = body[1] + 2
+        if end == size:
+            value_field = b""
+        elif end and end + 1 < size and body[end] == 0x12:
+            start = end + 2
+            value_bytes = body[end + 1]
+            if value_bytes >= 0x80 and start < size and 0 < body[start] < 0x80:
+                value_bytes += (body[start] << 7) - 0x80
+                start += 1
+            if start + value_bytes != size:
+                return self._put_message(body)
+            value_field = VALUE_TAG + body[end + 1 :] if value_bytes else b""
+        else:
+            return self._put_message(body)
+        key = body[2:end]
+        if self._guarded:
+            self.alarms.check_write(put_cost(key, value_field))
+        store = self.store
+        revision_field = store.mod_field
+        store.put(key, body[:end], value_field, b"")
+        lessor = self.lessor
+        if lessor.lease_of and key in lessor.lease_of:
+            lessor.attach(key, 0)
+        store.finish()
+        self.counts["put"] += 1
+        if self._guarded:
+            self._check_space()
+        return self.headers.of_change(revision_field)
+
+    def _put_message(self, body: bytes) -> bytes:
+        request = rpc_pb2.PutRequest.FromString(body)
+        requests.check_put(request)
+        self.alarms.check_write(put_cost(request.key, request.value))
+        store = self.store
+        self.lessor.check(request.lease)
+        if (request.ignore_value or request.ignore_lease) and not store.alive(request.key):
+            raise CallFailed(errors.KEY_NOT_FOUND)
+        previous = txn.put(store, self.lessor, request)
+        store.finish()
+        self.counts["put"] += 1
+        self._check_space()
+        return self.headers.at(store.revision) + previous
+
+    def delete_range(self, body: bytes) -> bytes:
+        """DeleteRange."""
+        request = rpc_pb2.DeleteRangeRequest.FromString(body)
+        requests.check_delete(request)
+        self.alarms.check_write(0)
+        store = self.store
+        if store.count(request.key, request.range_end) > txn.DELETIONS_MAX:
+            raise CallFailed(errors.REQUEST_TOO_LARGE)
+        fields = txn.delete_range(store, self.lessor, request)
+        self.counts["delete"] += store.sub
+        store.finish()
+        return self.headers.at(store.revision) + fields
+
+    def txn(self, body: bytes) -> bytes:
+        """Txn."""
+        request = rpc_pb2.TxnRequest.FromString(body)
+        requests.check_txn(request)
+        if self._guarded:
+            self.alarms.check_write(txn_cost(request))
+        store = self.store
+        fields = txn.run(store, self.lessor, request)
+        store.finish()
+        self.counts["txn"] += 1
+        if self._guarded and txn_cost(request):
+            self._check_space()
+        return self.headers.at(store.revision) + fields
+
+    def compact(self, body: bytes) -> bytes | Waiting:
+        """Compact: the revision moves now, the records go in slices."""
+        request = rpc_pb2.CompactionRequest.FromString(body)
+        self.alarms.check_write(0)
+        store = self.store
+        if request.revision <= store.compact_revision:
+            raise CallFailed(errors.COMPACTED)
+        if request.revision > store.revision:
+            raise CallFailed(errors.FUTURE_REV)
+        store.compact_revision = request.revision
+        self._database.marks.scheduled_compact_revision = request.revision
+        header = self.headers.at(store.revision)
+        return Waiting(request.revision, header) if request.physical else header
+
+    # --- leases ------------------------------------------------------------------------------------------------------
+
+    def grant(self, body: bytes) -> bytes:
+        """LeaseGrant, with the id already chosen."""
+        request = rpc_pb2.LeaseGrantRequest.FromString(body)
+        self.alarms.check_write(LEASE_COST_BYTES)
+        lease = self.lessor.grant(request.ID, request.TTL, self.now)
+        self._check_space()
+        header = self.headers.at(self.store.revision)
+        return header + integer_field(b"\x10", lease.lease_id) + integer_field(b"\x18", lease.granted_ttl)
+
+    def revoke(self, body: bytes) -> bytes:
+        """LeaseRevoke: its keys go in one revision."""
+        request = rpc_pb2.LeaseRevokeRequest.FromString(body)
+        self.alarms.check_write(0)
+        self._delete_leased(self.lessor.revoke(request.ID))
+        return self.headers.at(self.store.revision)
+
+    def keep_alive(self, body: bytes) -> bytes:
+        """LeaseKeepAlive; an unknown lease is answered with no TTL."""
+        request = rpc_pb2.LeaseKeepAliveRequest.FromString(body)
+        lease = self.lessor.renew(request.ID, self.now)
+        ttl_field = integer_field(b"\x18", lease.granted_ttl) if lease else b""
+        return self.headers.at(self.store.revision) + integer_field(b"\x10", request.ID) + ttl_field
+
+    def expire(self, body: bytes) -> bytes:
+        """The leader found a lease overdue; void when it was renewed since."""
+        self._delete_leased(self.lessor.expire(*EXPIRE.unpack(body)))
+        return b""
+
+    def _delete_leased(self, keys: list[bytes]) -> None:
+        for key in keys:
+            self.store.delete(key)
+        self.counts["delete"] += len(keys)
+        self.store.finish()
+
+    # --- alarms and quota --------------------------------------------------------------------------------------------
+
+    def alarm(self, body: bytes) -> bytes:
+        """Alarm: list, turn on or off."""
+        request = rpc_pb2.AlarmRequest.FromString(body)
+        match request.action:
+            case rpc_pb2.AlarmRequest.GET:
+                listed = self.alarms.get(request.alarm)
+            case rpc_pb2.AlarmRequest.ACTIVATE:
+                listed = self.alarms.activate(request.memberID, request.alarm)
+            case rpc_pb2.AlarmRequest.DEACTIVATE:
+                listed = self.alarms.deactivate(request.memberID, request.alarm)
+            case _:
+                raise CallFailed(errors.UNKNOWN_METHOD)
+        response = rpc_pb2.AlarmResponse()
+        for kind, member_id in listed:
+            response.alarms.add(memberID=member_id, alarm=rpc_pb2.AlarmType.ValueType(kind))
+        return self.headers.at(self.store.revision) + response.SerializeToString()
+
+    def _may_reach_quota(self, chunk: Chunk) -> bool:
+        if self.quota_bytes is None:
+            return False
+        ahead = len(chunk.commands) + chunk.size * 256
+        return self._database.size_bytes + self._database.pending_bytes + ahead >= self.quota_bytes
+
+    def _check_space(self) -> None:
+        """CallFailed, although the change was made, when the database has reached its quota."""
+        database = self._database
+        if self.quota_bytes is not None and database.size_bytes + database.pending_bytes >= self.quota_bytes:
+            self.wants_space_alarm = True
+            raise CallFailed(errors.NO_SPACE)
+
+
+def refused(error: EtcdError, size: int) -> list[bytes]:
+    """The same failure for every command of a chunk."""
+    return [pack_result(error.id, b"")] * size

@@ -1,0 +1,227 @@
+"""The one writer of the database: rows pile up in memory and are written between two batches, never before an answer.
+
+The Raft log is the truth. What a transaction here has not taken in yet is replayed from the log after a crash, so
+neither the commit nor an fsync stands between a request and its answer. Two marks say how far things are:
+
+- the *applied index* is written in the transaction that holds the rows up to it;
+- the *durable applied index* is what a power loss cannot take back: the applied index of the last transaction that a
+  finished checkpoint covers. Only entries up to it may leave the log.
+
+A checkpoint runs on its own thread. Until it is done nothing is committed (rows stay in memory), so that it covers the
+whole WAL and the next transaction starts the WAL from its beginning: it stays small under any load.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+from quorate.storage import schema
+
+Row = tuple[int, int, bytes, bytes]  # record id, record id of the key's previous record or 0, key, blob
+ROW_BYTES: Final = 160  # of a pending row besides its key and blob
+CHECKPOINT_WAL_BYTES: Final = 16 * 1024 * 1024  # above this a checkpoint is due: tens of milliseconds of writing
+PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # above this the loop waits for a running checkpoint
+
+_INSERT: Final = "INSERT INTO history VALUES (?, ?, ?, ?)"
+_UPDATE_STATE: Final = (
+    "UPDATE state SET applied_index = ?, applied_term = ?, revision = ?,"
+    " scheduled_compact_revision = ?, finished_compact_revision = ?"
+)
+_BLOB: Final = "SELECT kv FROM history WHERE id = ?"
+_BLOBS: Final = "SELECT h.id, h.kv FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
+
+
+@dataclass(slots=True)
+class Marks:
+    """The one row of `state`."""
+
+    applied_index: int = 0
+    applied_term: int = 0
+    revision: int = 1
+    scheduled_compact_revision: int = -1
+    finished_compact_revision: int = -1
+
+
+class Database:
+    """Rows waiting to be written, and everything that is read back by the writing connection."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection = schema.open_writer(path)
+        self.pending: list[Row] = []
+        self.pending_bytes = 0
+        self.commit_seconds: list[float] = []  # of the transactions since whoever keeps the histogram took them
+        self._inserted = 0  # so many of `pending` are in the open transaction already
+        self._changes: list[tuple[str, tuple[Any, ...]]] = []
+        self._in_transaction = False
+        columns = "applied_index, applied_term, revision, scheduled_compact_revision, finished_compact_revision"
+        self.marks = Marks(*self.connection.execute(f"SELECT {columns} FROM state").fetchone())  # noqa: S608
+        self._written = self._marks()
+        self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
+        self._checkpoint: Future[None] | None = None
+        self._checkpoint_index = 0
+        self._wal_path = Path(f"{path}-wal")
+        self.size_bytes = 0
+        self.size_in_use_bytes = 0
+        self.durable_index = 0
+        self._measure()
+        self.start_checkpoint()  # what the file holds now may have been committed but not synced
+        self.wait_for_checkpoint()
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def later(self, statement: str, *parameters: Any) -> None:
+        """Have a change of another table be part of the next transaction."""
+        self._changes.append((statement, parameters))
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there is anything a transaction would write."""
+        return bool(self.pending or self._changes) or self._marks() != self._written
+
+    @property
+    def checkpoint_is_running(self) -> bool:
+        return self._checkpoint is not None and not self._checkpoint.done()
+
+    def insert_pending(self) -> None:
+        """Put the pending rows into the open transaction, where this connection can read them."""
+        if self._inserted < len(self.pending):
+            self._begin()
+            self.connection.executemany(_INSERT, self.pending[self._inserted :])
+            self._inserted = len(self.pending)
+
+    def commit(self) -> None:
+        """Write everything up to the applied index as one transaction."""
+        started = perf_counter()
+        self.insert_pending()
+        changes, self._changes = self._changes, []
+        marks = self._marks()
+        if changes or marks != self._written:
+            self._begin()
+            execute = self.connection.execute
+            for statement, parameters in changes:
+                execute(statement, parameters)
+            execute(_UPDATE_STATE, marks)
+            self._written = marks
+        if self._in_transaction:
+            self.connection.execute("COMMIT")
+            self._in_transaction = False
+            self.pending = []
+            self._inserted = self.pending_bytes = 0
+            self._measure()
+            self.commit_seconds.append(perf_counter() - started)
+
+    def run(self, statement: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """Execute a statement inside the next transaction, at once."""
+        self._begin()
+        return self.connection.execute(statement, parameters)
+
+    def run_many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Execute a statement for every row inside the next transaction, at once."""
+        self._begin()
+        self.connection.executemany(statement, rows)
+
+    def _begin(self) -> None:
+        if not self._in_transaction:
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._in_transaction = True
+
+    def _marks(self) -> tuple[int, int, int, int, int]:
+        marks = self.marks
+        return (
+            marks.applied_index,
+            marks.applied_term,
+            marks.revision,
+            marks.scheduled_compact_revision,
+            marks.finished_compact_revision,
+        )
+
+    def _measure(self) -> None:
+        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
+        (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
+        self.size_bytes = pages * schema.PAGE_BYTES
+        self.size_in_use_bytes = (pages - free) * schema.PAGE_BYTES
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether the WAL has grown to where it should be taken into the database."""
+        return self._checkpoint is None and self.wal_bytes() > CHECKPOINT_WAL_BYTES
+
+    def wal_bytes(self) -> int:
+        """The size of the WAL file."""
+        try:
+            return self._wal_path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def start_checkpoint(self) -> None:
+        """Begin to make what is committed durable; commit nothing until `checkpoint_is_running` is false."""
+        assert self._checkpoint is None, "one checkpoint at a time"
+        self._checkpoint_index = self._written[0]
+        self._checkpoint = self._checkpointer.submit(_checkpoint, self.path)
+
+    def finish_checkpoint(self) -> bool:
+        """Take note of a checkpoint that is done; False when there is none. Its failure is raised here."""
+        if self._checkpoint is None or not self._checkpoint.done():
+            return False
+        done, self._checkpoint = self._checkpoint, None
+        done.result()
+        self.durable_index = self._checkpoint_index
+        return True
+
+    def wait_for_checkpoint(self) -> None:
+        """Block until a running checkpoint is done."""
+        if self._checkpoint is not None:
+            self._checkpoint.exception()
+            self.finish_checkpoint()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def blob(self, record: int) -> bytes | None:
+        """The blob of a record that is in the database, None when compaction has dropped it."""
+        row = self.connection.execute(_BLOB, (record,)).fetchone()
+        return row[0] if row else None
+
+    def blobs(self, records: Iterable[int]) -> dict[int, bytes]:
+        """The blobs of many records."""
+        return read_blobs(self.connection, records)
+
+    def close(self) -> None:
+        """Close without a last transaction: what is pending is replayed."""
+        self.wait_for_checkpoint()
+        self._checkpointer.shutdown()
+        if self._in_transaction:
+            self.connection.execute("ROLLBACK")
+        self.connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for a reader; sees what was committed."""
+        connection = schema.open_reader(self.path)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def read_blobs(connection: sqlite3.Connection, records: Iterable[int]) -> dict[int, bytes]:
+    """Blobs by record id in one statement: SQLite walks the list, not Python."""
+    return dict(connection.execute(_BLOBS, (f"[{','.join(map(str, records))}]",)))
+
+
+def _checkpoint(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    finally:
+        connection.close()

@@ -1,0 +1,167 @@
+"""Leases: a promise to delete keys when nobody renews it in time. Pure; time arrives as seconds of a monotonic clock.
+
+Grants, renewals and revocations are commands in the log. Every member counts the time to live from its own apply of
+the last grant or renewal, so whoever leads next knows the deadlines already. The leader proposes to expire what is
+overdue, naming the renewal it saw last; a renewal that was ordered first makes that proposal void, on every member
+alike. After a restart the time starts anew: a lease may live longer than granted, never shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed
+
+TTL_MAX: Final = 9_000_000_000  # seconds; contract 7.1
+EXPIRE_RETRY_SECONDS: Final = 7.0  # a proposal to expire that had no effect by then was lost
+NO_LEASE: Final = 0
+
+
+class Lease:
+    """One lease. `renewals` is part of the state, `deadline` is this member's own."""
+
+    __slots__ = ("deadline", "granted_ttl", "keys", "lease_id", "renewals")
+
+    def __init__(self, lease_id: int, granted_ttl: int, renewals: int, deadline: float) -> None:
+        self.lease_id = lease_id
+        self.granted_ttl = granted_ttl  # seconds
+        self.renewals = renewals
+        self.deadline = deadline
+        self.keys: set[bytes] = set()
+
+    def remaining(self, now: float) -> float:
+        """Seconds left; negative when overdue."""
+        return self.deadline - now
+
+
+class Lessor:
+    """All leases of the store. `dirty_leases` and `dirty_keys` collect what is to be written."""
+
+    def __init__(self, ttl_min: int) -> None:
+        self.leases: dict[int, Lease] = {}
+        self.lease_of: dict[bytes, int] = {}  # keys under a lease
+        self.dirty_leases: set[int] = set()
+        self.dirty_keys: set[bytes] = set()
+        self.granted = self.revoked = self.renewed = self.expired = 0
+        self._ttl_min = ttl_min
+        self._deadlines: list[tuple[float, int]] = []  # a heap with one item a lease; deadlines in it may be outdated
+        self._expiring: dict[int, float] = {}  # proposed to expire, and when
+
+    def load(
+        self, leases: Iterable[tuple[int, int, int]], attachments: Iterable[tuple[bytes, int]], now: float
+    ) -> None:
+        """Take over (lease id, granted TTL, renewals) and (key, lease id) as written; all time starts anew."""
+        for lease_id, granted_ttl, renewals in leases:
+            self.leases[lease_id] = Lease(lease_id, granted_ttl, renewals, now + granted_ttl)
+        for key, lease_id in attachments:
+            self.leases[lease_id].keys.add(key)
+            self.lease_of[key] = lease_id
+        self._deadlines = [(lease.deadline, lease.lease_id) for lease in self.leases.values()]
+        heapify(self._deadlines)
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def grant(self, lease_id: int, ttl: int, now: float) -> Lease:
+        """Make a lease; a TTL below the minimum is raised to it."""
+        if ttl > TTL_MAX:
+            raise CallFailed(errors.LEASE_TTL_TOO_LARGE)
+        if lease_id == NO_LEASE:
+            raise CallFailed(errors.LEASE_NOT_FOUND)
+        if lease_id in self.leases:
+            raise CallFailed(errors.LEASE_EXIST)
+        ttl = max(ttl, self._ttl_min)
+        lease = self.leases[lease_id] = Lease(lease_id, ttl, 0, now + ttl)
+        heappush(self._deadlines, (lease.deadline, lease_id))
+        self.dirty_leases.add(lease_id)
+        self.granted += 1
+        return lease
+
+    def renew(self, lease_id: int, now: float) -> Lease | None:
+        """Start the lease's time anew; None when there is no such lease."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return None
+        lease.renewals += 1
+        lease.deadline = now + lease.granted_ttl
+        if self._expiring.pop(lease_id, None) is not None:
+            heappush(self._deadlines, (lease.deadline, lease_id))
+        self.dirty_leases.add(lease_id)
+        self.renewed += 1
+        return lease
+
+    def revoke(self, lease_id: int) -> list[bytes]:
+        """End the lease; its keys in byte order, which the caller deletes."""
+        lease = self.leases.pop(lease_id, None)
+        if lease is None:
+            raise CallFailed(errors.LEASE_NOT_FOUND)
+        for key in lease.keys:
+            del self.lease_of[key]
+        self.dirty_keys |= lease.keys
+        self.dirty_leases.add(lease_id)
+        self._expiring.pop(lease_id, None)
+        self.revoked += 1
+        return sorted(lease.keys)
+
+    def expire(self, lease_id: int, renewals: int) -> list[bytes]:
+        """End the lease if it was not renewed since the proposal; the keys to delete."""
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.renewals != renewals:
+            return []
+        self.expired += 1
+        return self.revoke(lease_id)
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def check(self, lease_id: int) -> None:
+        """CallFailed unless the lease is there (or none is meant)."""
+        if lease_id != NO_LEASE and lease_id not in self.leases:
+            raise CallFailed(errors.LEASE_NOT_FOUND)
+
+    def attach(self, key: bytes, lease_id: int) -> None:
+        """Put a key under a lease, or under none; it leaves the one it was under."""
+        before = self.lease_of.get(key, NO_LEASE)
+        if before == lease_id:
+            return
+        if before != NO_LEASE:
+            self.leases[before].keys.discard(key)
+            del self.lease_of[key]
+        if lease_id != NO_LEASE:
+            self.leases[lease_id].keys.add(key)
+            self.lease_of[key] = lease_id
+        self.dirty_keys.add(key)
+
+    def keys_of(self, lease_id: int) -> list[bytes]:
+        """The keys under a lease in byte order; none for an unknown lease."""
+        lease = self.leases.get(lease_id)
+        return sorted(lease.keys) if lease else []
+
+    # --- expiry ------------------------------------------------------------------------------------------------------
+
+    def overdue(self, now: float, most: int) -> list[Lease]:
+        """Leases the leader has to propose to expire, `most` at a time; again after a while if nothing came of it."""
+        due: list[Lease] = []
+        for lease_id, proposed in self._expiring.items():
+            if now - proposed < EXPIRE_RETRY_SECONDS or len(due) == most:
+                break
+            due.append(self.leases[lease_id])
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now and len(due) < most:
+            _, lease_id = heappop(deadlines)
+            lease = self.leases.get(lease_id)
+            if lease is None or lease_id in self._expiring:
+                continue
+            if lease.deadline > now:
+                heappush(deadlines, (lease.deadline, lease_id))
+                continue
+            due.append(lease)
+        for lease in due:
+            self._expiring.pop(lease.lease_id, None)
+            self._expiring[lease.lease_id] = now
+        return due
+
+    def by_remaining_time(self) -> list[int]:
+        """All lease ids, the one that ends first in front."""
+        return [lease.lease_id for lease in sorted(self.leases.values(), key=lambda lease: lease.deadline)]

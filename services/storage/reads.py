@@ -1,0 +1,326 @@
+"""Questions: they change nothing and see the state at the place where they stand in the stream.
+
+Small ranges are answered on the spot. A large one is pinned to the revision it was asked at and answered later: the
+main thread names its keys slice by slice between two batches, a reader thread fetches the pairs on a connection of its
+own, and what was changed meanwhile is walked back to the pinned revision. A slice holds no transaction open, so that
+checkpoints go on; compaction waits for the scans that need what it would drop.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import merge
+from itertools import islice
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from quorate.proto import rpc_pb2
+from quorate.storage import hashkv, ranges, schema, txn
+from quorate.storage.apply import Applier
+from quorate.storage.database import read_blobs
+from quorate.storage.headers import MALFORMED, answered, failed
+from quorate.storage.mvcc import WALK, Store
+from quorate.storage.records import integer_field
+from quorate.wire import errors, requests
+from quorate.wire.errors import CallFailed
+from quorate.wire.messages import MAIN_SHIFT, Chunk, Op, commands_of, pack_result
+
+SLICE_KEYS: Final = 2000  # half a millisecond of the main thread
+READER_THREADS: Final = 2  # one large read does not wait for another; more would only share the same two cores
+FETCH_RECORDS: Final = 1000  # in one statement of a reader
+STORAGE_VERSION: Final = "3.6.0"
+RESPONSE_BYTES_MAX: Final = 2**31 - 1  # what gRPC can send
+
+Work = Callable[[], bytes]
+Deliver = Callable[[bytes], None]
+
+
+class Scan:
+    """One large range on its way: keys are named by the main thread, the rest is a reader's."""
+
+    def __init__(self, store: Store, request: rpc_pb2.RangeRequest, revision: int, header: bytes) -> None:
+        self.request = request
+        self.revision = revision
+        self.header = header
+        self.is_named = False  # all keys are
+        self._store = store
+        self._bound = revision + 1 << MAIN_SHIFT
+        self._behind: bytes | None = None
+        self._records: list[int] = []
+        self._walks: list[int] = []  # positions in `_records` whose record is newer than the bound
+        plain = ranges.is_plain(request) and not request.count_only and revision == store.revision
+        self._count = store.count(request.key, request.range_end) if revision == store.revision else 0
+        self._wanted = ranges.limit_of(request) if plain else 0
+
+    def name_keys(self) -> None:
+        """Take the next slice of keys."""
+        request = self.request
+        index = self._store.index
+        keys = index.live_keys(request.key, request.range_end, self._behind)
+        if index.dead_span(request.key, request.range_end):
+            keys = merge(keys, index.dead_keys(request.key, request.range_end, self._behind))
+        slice_ = list(islice(keys, SLICE_KEYS))
+        newest = index.newest
+        bound = self._bound
+        records = self._records
+        for key in slice_:
+            record = newest[key]
+            if record >= bound:
+                self._walks.append(len(records))
+            elif record & 1:
+                continue
+            records.append(record)
+        self.is_named = len(slice_) < SLICE_KEYS or (0 < self._wanted <= len(records) - len(self._walks))
+        self._behind = slice_[-1] if slice_ else None
+
+    def read(self) -> bytes:
+        """The answer; runs on a reader thread once all keys are named and everything they name is committed."""
+        connection = schema.open_reader(self._store.database.path)
+        try:
+            for position in self._walks:
+                row = connection.execute(WALK, (self._records[position], self._bound)).fetchone()
+                self._records[position] = row[0] if row else 0
+            records = (
+                [record for record in self._records if record and not record & 1] if self._walks else self._records
+            )
+            count = self._count if self._count or self._wanted else len(records)
+
+            def fetch(wanted: list[int]) -> list[bytes]:
+                blobs: list[bytes] = []
+                for start in range(0, len(wanted), FETCH_RECORDS):
+                    piece = wanted[start : start + FETCH_RECORDS]
+                    found = read_blobs(connection, piece)
+                    blobs += [found[record] for record in piece]
+                return blobs
+
+            return ranges.respond(self.request, records, count, self.header, fetch)
+        finally:
+            connection.close()
+
+
+class Deferred:
+    """An answer that a reader thread owes."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Scan | Work) -> None:
+        self.work = work
+
+
+class Questions:
+    """Answers chunks of questions: results in order, or Deferred in the place of one that comes later."""
+
+    def __init__(self, applier: Applier) -> None:
+        self._applier = applier
+        self._store = applier.store
+        self._headers = applier.headers
+        self._operations_max: int | None = None
+        self._commands: dict[int, Callable[[bytes], bytes | Deferred]] = {
+            Op.RANGE: self.range,
+            Op.TXN: self.txn,
+            Op.LEASE_TIME_TO_LIVE: self.time_to_live,
+            Op.LEASE_LEASES: self.leases,
+            Op.ALARM: self.alarms,
+            Op.STATUS: self.status,
+            Op.HASH: self.hash,
+            Op.HASH_KV: self.hash_kv,
+        }
+
+    def chunk(self, chunk: Chunk) -> list[bytes | Deferred]:
+        """Answer the commands of a chunk in order."""
+        commands = self._commands
+        results: list[bytes | Deferred] = []
+        for op, _identity, body in commands_of(chunk.commands):
+            command = commands.get(op)
+            if command is None:
+                results.append(MALFORMED)
+                continue
+            try:
+                answer = command(body)
+            except CallFailed as failure:
+                results.append(failed(failure.error))
+            except DecodeError:
+                results.append(MALFORMED)
+            else:
+                results.append(answered(answer) if isinstance(answer, bytes) else answer)
+        return results
+
+    def range(self, body: bytes) -> bytes | Deferred:
+        """Range; one key with no option, serializable or not, is read without a protobuf message."""
+        size = len(body)
+        if size > 2 and body[0] == 0x0A and body[1] < 0x80:
+            end = body[1] + 2
+            if end == size or (end + 2 == size and body.endswith(b"\x38\x01")):
+                store = self._store
+                self._applier.counts["range"] += 1
+                record = store.index.newest.get(body[2:end], 1)
+                header = self._headers.at(store.revision)
+                if record & 1:
+                    return header if body[1] else self._range_message(body)
+                return header + store.blob(record) + b"\x20\x01"
+        return self._range_message(body)
+
+    def _range_message(self, body: bytes) -> bytes | Deferred:
+        request = rpc_pb2.RangeRequest.FromString(body)
+        requests.check_range(request)
+        store = self._store
+        revision = store.check_revision(request.revision)
+        self._applier.counts["range"] += 1
+        header = self._headers.at(store.revision)
+        if ranges.is_large(store, request, revision):
+            return Deferred(Scan(store, request, revision, header))
+        try:
+            return ranges.answer(store, request, revision, header, ranges.fetch_inline(store))
+        except ranges.TooMuch:
+            return Deferred(Scan(store, request, revision, header))
+
+    def txn(self, body: bytes) -> bytes:
+        """A transaction of compares and ranges."""
+        request = rpc_pb2.TxnRequest.FromString(body)
+        requests.check_txn(request)
+        assert requests.is_read_only(request), "a transaction that writes has its place in the log"
+        fields = txn.run(self._store, self._applier.lessor, request)
+        self._applier.counts["txn"] += 1
+        return self._headers.at(self._store.revision) + fields
+
+    # --- leases and alarms -------------------------------------------------------------------------------------------
+
+    def time_to_live(self, body: bytes) -> bytes:
+        """LeaseTimeToLive, by this member's clock."""
+        request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)
+        header = self._headers.at(self._store.revision)
+        lessor = self._applier.lessor
+        lease = lessor.leases.get(request.ID)
+        response = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
+        if lease is not None:
+            response.TTL = max(0, int(lease.remaining(self._applier.now)))
+            response.grantedTTL = lease.granted_ttl
+            if request.keys:
+                response.keys.extend(lessor.keys_of(request.ID))
+        return header + response.SerializeToString()
+
+    def leases(self, _body: bytes) -> bytes:
+        """LeaseLeases."""
+        response = rpc_pb2.LeaseLeasesResponse()
+        for lease_id in self._applier.lessor.by_remaining_time():
+            response.leases.add(ID=lease_id)
+        return self._headers.at(self._store.revision) + response.SerializeToString()
+
+    def alarms(self, body: bytes) -> bytes:
+        """Alarm GET; the others are commands."""
+        if rpc_pb2.AlarmRequest.FromString(body).action != rpc_pb2.AlarmRequest.GET:
+            raise CallFailed(errors.UNKNOWN_METHOD)
+        return self._applier.alarm(body)
+
+    # --- maintenance -------------------------------------------------------------------------------------------------
+
+    def status(self, _body: bytes) -> bytes:
+        """Storage's share of Status."""
+        database = self._store.database
+        response = rpc_pb2.StatusResponse(
+            dbSize=database.size_bytes,
+            dbSizeInUse=database.size_in_use_bytes,
+            storageVersion=STORAGE_VERSION,
+            dbSizeQuota=self._applier.quota_bytes or 0,
+            raftAppliedIndex=database.marks.applied_index,
+        )
+        for kind, member_id in self._applier.alarms.get(rpc_pb2.NONE):
+            response.errors.append(f"memberID:{member_id} alarm:{rpc_pb2.AlarmType.Name(kind)} ")  # type: ignore[arg-type]
+        return self._headers.at(self._store.revision) + response.SerializeToString()
+
+    def hash(self, _body: bytes) -> Deferred:
+        """Hash: over everything in the history table."""
+        header = self._headers.at(self._store.revision)
+        path = self._store.database.path
+        end = self._store.main << MAIN_SHIFT
+        return Deferred(lambda: header + integer_field(b"\x10", hashkv.hash_kv(path, -1, end)))
+
+    def hash_kv(self, body: bytes) -> Deferred:
+        """HashKV of the state at a revision."""
+        request = rpc_pb2.HashKVRequest.FromString(body)
+        store = self._store
+        revision = store.check_revision(request.revision)
+        header = self._headers.at(store.revision)
+        compact_revision = store.compact_revision
+        path = store.database.path
+
+        def work() -> bytes:
+            value = hashkv.hash_kv(path, compact_revision, revision + 1 << MAIN_SHIFT)
+            response = rpc_pb2.HashKVResponse(hash=value, compact_revision=compact_revision, hash_revision=revision)
+            return header + response.SerializeToString()
+
+        return Deferred(work)
+
+
+class Readers:
+    """Deferred answers on their way: a few at a time, the others wait in order. `wake` is called from a reader thread
+    when there is something to collect."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._pool = ThreadPoolExecutor(READER_THREADS, "reader")
+        self._waiting: deque[tuple[Deliver, Scan | Work]] = deque()
+        self._naming: tuple[Deliver, Scan] | None = None
+        self._reading: dict[Future[bytes], tuple[Deliver, Scan | Work]] = {}
+
+    def submit(self, deliver: Deliver, work: Scan | Work) -> None:
+        """Take a deferred answer; `deliver` is given the result."""
+        self._waiting.append((deliver, work))
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._waiting and self._naming is None and not self._reading
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether the main thread has something to do for a scan now."""
+        return self._naming is not None or (bool(self._waiting) and len(self._reading) < READER_THREADS)
+
+    def revisions(self) -> Iterator[int]:
+        """The revisions that must not be compacted away yet."""
+        for _, work in (*self._waiting, *self._reading.values()):
+            if isinstance(work, Scan):
+                yield work.revision
+        if self._naming:
+            yield self._naming[1].revision
+
+    def advance(self, commit: Callable[[], None]) -> None:
+        """Give one slice to the scan in front; `commit` writes what is pending before a reader starts."""
+        if self._naming is None:
+            if not self._waiting or len(self._reading) >= READER_THREADS:
+                return
+            deliver, work = self._waiting.popleft()
+            if not isinstance(work, Scan):
+                self._start(deliver, work, work, commit)
+                return
+            self._naming = (deliver, work)
+        deliver, scan = self._naming
+        scan.name_keys()
+        if scan.is_named:
+            self._naming = None
+            self._start(deliver, scan, scan.read, commit)
+
+    def collect(self) -> None:
+        """Deliver the results of the reads that are done."""
+        for future in [future for future in self._reading if future.done()]:
+            deliver, _ = self._reading.pop(future)
+            body = future.result()
+            if len(body) > RESPONSE_BYTES_MAX:
+                text = f"grpc: trying to send message larger than max ({len(body)} vs. {RESPONSE_BYTES_MAX})"
+                deliver(pack_result(errors.TOO_MANY_REQUESTS.id, text.encode()))
+            else:
+                deliver(answered(body))
+
+    def close(self) -> None:
+        """Wait for the reads under way and forget the rest."""
+        self._waiting.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, deliver: Deliver, work: Scan | Work, run: Work, commit: Callable[[], None]) -> None:
+        commit()
+        future = self._pool.submit(run)
+        self._reading[future] = (deliver, work)
+        future.add_done_callback(lambda _: self._wake())

@@ -1,0 +1,150 @@
+"""Tables and pragmas of the database, each with its reason; opening it, and telling a sound file from a damaged one.
+
+| table      | a row is                                                                                        |
+|------------|-------------------------------------------------------------------------------------------------|
+| history    | one change of one key; the rowid is the record id, so that a put appends and a watcher scans    |
+| state      | the one row of marks: applied index and term, revision, compaction                              |
+| lease      | a lease and the number of times it was renewed                                                  |
+| attachment | a key under a lease: read at start instead of every KeyValue                                    |
+| alarm      | an alarm that is on                                                                             |
+| auth       | a user, role, token or the state of auth                                                        |
+
+`history.key` repeats the key that is inside `kv`: the index is loaded from it at start without reading one value.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import sqlite_utils
+
+VERSION: Final = 1
+APPLICATION_ID: Final = 0x51554F52  # "QUOR": tells our file from another SQLite database
+PAGE_BYTES: Final = 4096
+WRITER_CACHE_BYTES: Final = 16 * 1024 * 1024  # interior pages of a few million rows and the pages being appended to
+READER_CACHE_BYTES: Final = 2 * 1024 * 1024  # a reader goes through the file once; what it needs twice is in its cache
+
+HISTORY: Final = """
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY,
+    prev INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    kv BLOB NOT NULL
+) STRICT
+"""  # key before kv: reading the key of a large value stays on the first page of the row
+TABLES: Final = (
+    HISTORY,
+    """
+    CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 0),
+        applied_index INTEGER NOT NULL DEFAULT 0,
+        applied_term INTEGER NOT NULL DEFAULT 0,
+        revision INTEGER NOT NULL DEFAULT 1,
+        scheduled_compact_revision INTEGER NOT NULL DEFAULT -1,
+        finished_compact_revision INTEGER NOT NULL DEFAULT -1
+    ) STRICT
+    """,
+    "INSERT INTO state (id) VALUES (0)",
+    """
+    CREATE TABLE lease (
+        id INTEGER PRIMARY KEY,
+        granted_ttl INTEGER NOT NULL,
+        renewals INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE TABLE attachment (key BLOB PRIMARY KEY, lease INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE TABLE alarm (member_id INTEGER, kind INTEGER, PRIMARY KEY (kind, member_id)) STRICT, WITHOUT ROWID",
+    "CREATE TABLE auth (kind TEXT, name TEXT, value BLOB NOT NULL, PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID",
+)
+
+
+class DamagedDatabase(Exception):  # noqa: N818 - it names the finding
+    """The file is no database of ours, or not sound; the text is one sentence for the operator."""
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one writing connection, with the tables in place; DamagedDatabase when the file cannot be used."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        return _open_writer(path)
+    except sqlite3.DatabaseError as error:
+        raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads; it may be used by one thread at a time."""
+    connection = sqlite3.connect(
+        f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, cached_statements=16
+    )
+    connection.execute(f"PRAGMA cache_size = {-READER_CACHE_BYTES // 1024}")
+    return connection
+
+
+def check(path: Path) -> None:
+    """DamagedDatabase unless every page of the file is where it belongs; reads the whole file."""
+    try:
+        connection = open_reader(path)
+        try:
+            _check_ours(connection, path)
+            (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
+    if finding != "ok":
+        raise DamagedDatabase(f"the database {path} is damaged: {finding}")
+
+
+def _open_writer(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if not version:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        # Space of dropped history goes back to the file system in slices (Defragment), never by a rewrite that stops
+        # the member; it can only be chosen before the first table.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    # Readers never wait for the writer, nor it for them.
+    connection.execute("PRAGMA journal_mode = WAL")
+    # The Raft log is the truth and replays a lost tail; consensus keeps what was not synced yet (see `database`).
+    connection.execute("PRAGMA synchronous = NORMAL")
+    # Checkpoints run on a thread of their own: an fsync must not stand between a request and its answer.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute(f"PRAGMA cache_size = {-WRITER_CACHE_BYTES // 1024}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    if not version:
+        _create(connection)
+        sync_directory(path.parent)
+    _check_ours(connection, path)
+    return connection
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    database = sqlite_utils.Database(connection)
+    with database.conn:
+        database.execute("BEGIN")
+        for statement in TABLES:
+            database.execute(statement)
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {VERSION}")
+        database.execute("COMMIT")
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names of new files in a directory outlive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application_id != APPLICATION_ID:
+        raise DamagedDatabase(f"the file {path} is not a database of this program")
+    if version != VERSION:
+        raise DamagedDatabase(f"the database {path} has format {version}, this program reads format {VERSION}")

@@ -1,0 +1,355 @@
+"""The loop of the storage process: receive, apply all, answer, flush; write to the database when there is time.
+
+One thread does everything that changes state. Each turn takes what has arrived, in the order of the log; the answers
+leave before the rows are written, because the Raft log already holds them. Whatever takes longer than a moment (large
+reads, compaction, checkpoints, images) happens in slices between two turns or on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from math import ceil
+from typing import Final, Protocol
+
+from quorate.node.clock import Clock
+from quorate.node.logs import Log
+from quorate.proto import rpc_pb2
+from quorate.storage.apply import EXPIRE, Applier, Waiting
+from quorate.storage.compaction import Compaction
+from quorate.storage.database import PENDING_BYTES_MAX
+from quorate.storage.events import pack_events
+from quorate.storage.headers import Headers, answered
+from quorate.storage.reads import Deferred, Questions, Readers
+from quorate.storage.state import State
+from quorate.wire.messages import (
+    APPLIED,
+    COMMANDS_MAX,
+    ENTRY,
+    START,
+    STORAGE_HELLO,
+    STORAGE_WORKER,
+    EntryKind,
+    Kind,
+    Op,
+    Origin,
+    Part,
+    Role,
+    chunks_of,
+    pack_chunk,
+    pack_command,
+    pack_results,
+)
+from quorate.wire.sockets import Address, Channel, Endpoint, Message
+
+COMMIT_ROWS: Final = 500  # rows that make a transaction worth its while: one to two milliseconds of writing
+COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is replayed after a crash
+QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
+RETRY_MS: Final = 1  # a neighbour took no more; look again soon
+IDLE_MS: Final = 500
+LEASE_CHECK_SECONDS: Final = 0.5
+LEASES_AT_ONCE: Final = 500  # etcd's rate: a thousand expiries a second (contract 7.6)
+ALARM_RETRY_SECONDS: Final = 7.0
+CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
+
+Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chunk
+
+
+class Settings(Protocol):
+    """What storage reads of the node's configuration."""
+
+    @property
+    def election_timeout(self) -> int: ...
+    @property
+    def quota_bytes(self) -> int | None: ...
+    @property
+    def api_workers(self) -> int: ...
+
+
+def lease_ttl_min(election_timeout_ms: int) -> int:
+    """The shortest TTL in seconds: no lease may end within an election."""
+    return ceil(1.5 * election_timeout_ms / 1000)
+
+
+class Service:
+    """Storage on the node's ring, over a state and an endpoint that the caller opens and closes."""
+
+    def __init__(self, state: State, endpoint: Endpoint, settings: Settings, clock: Clock, log: Log) -> None:
+        self.state = state
+        self.endpoint = endpoint
+        self.headers = Headers()
+        self.headers.reach_term(state.database.marks.applied_term)
+        self.applier = Applier(state.store, state.lessor, state.alarms, self.headers, settings.quota_bytes)
+        self.questions = Questions(self.applier)
+        self.compaction = Compaction(state.store)
+        self.is_stopping = False
+        self.dropped_results = 0
+        self._clock = clock
+        self._log = log
+        self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(endpoint.fileno(), select.POLLIN)
+        self._poll.register(self._wake_up, select.POLLIN)
+        self.readers = Readers(self.wake)
+        self._started = False  # START was heard: entries and reads are for us
+        self._role: Role | None = None
+        self._waits: list[tuple[Place, Waiting]] = []
+        self._published = state.store.revision
+        self._published_rows = 0  # of the pending rows, so many were published
+        self._watch_needs_previous = False
+        self._told = (0, 0)
+        self._dirty_since = 0.0
+        self._lease_check = 0.0
+        self._alarm_proposed = -ALARM_RETRY_SECONDS
+        self._checkpointed = clock.monotonic()
+        self._proposals = 0
+        endpoint.accept(lambda address: bytes if address.part is Part.API else None)
+        endpoint.when_opened(self._meet)
+        self._consensus = endpoint.connect(Address(Part.CONSENSUS), self._hello)
+        self._watch = endpoint.connect(Address(Part.WATCH))
+        for number in range(settings.api_workers):  # they introduce themselves, but not again after our restart
+            endpoint.connect(Address(Part.API, number))
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        while not self.is_stopping:
+            self.turn(IDLE_MS)
+        self.state.commit()
+
+    def stop(self) -> None:
+        """Have `run` return after this turn; may be called from a signal handler."""
+        self.is_stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the loop look around; may be called from any thread."""
+        os.eventfd_write(self._wake_up, 1)
+
+    def turn(self, wait_ms: int) -> None:
+        """One turn: everything that has arrived, then whatever there is time for; waits when there is nothing."""
+        batches = self.endpoint.receive()
+        now = self.applier.now = self._clock.monotonic()
+        for channel, messages in batches:
+            self._hear(channel, messages)
+        self._publish()
+        self._answer_later_ones()
+        self._propose(now)
+        self._tell_applied()
+        flushed = self.endpoint.flush()
+        database = self.state.database
+        if self.state.is_dirty and not self._dirty_since:
+            self._dirty_since = now
+        if len(database.pending) >= COMMIT_ROWS or (self._dirty_since and now - self._dirty_since > COMMIT_SECONDS_MAX):
+            self._maybe_commit()
+        if database.finish_checkpoint():
+            self._checkpointed = now
+        elif database.checkpoint_is_due or self._checkpoint_is_overdue(now):
+            database.start_checkpoint()
+        if self._advance_background() or batches:
+            return
+        if not self._wait(min(wait_ms, self._patience_ms(flushed))) and self._dirty_since:
+            self._maybe_commit()
+
+    def close(self) -> None:
+        """Let go of threads and descriptors; the state and the endpoint are the caller's."""
+        self.readers.close()
+        os.close(self._wake_up)
+
+    def _wait(self, timeout_ms: int) -> bool:
+        if self.endpoint.wait(0):
+            return True
+        heard = self._poll.poll(timeout_ms)
+        for descriptor, _ in heard:
+            if descriptor == self._wake_up:
+                os.eventfd_read(self._wake_up)
+        return bool(heard)
+
+    def _patience_ms(self, flushed: bool) -> int:
+        if not flushed:
+            return RETRY_MS
+        if self._dirty_since or self.state.database.checkpoint_is_running:
+            return QUIET_MS
+        return IDLE_MS
+
+    def _advance_background(self) -> bool:
+        """Give slices to what is waiting for time; True when there is more to do at once."""
+        if self.readers.wants_turn:
+            self.readers.advance(self._commit)
+            return self.readers.wants_turn
+        if not self.compaction.is_due or self.state.database.checkpoint_is_running:
+            return False
+        if any(revision < self.compaction.pinned_by for revision in self.readers.revisions()):
+            return False
+        self.compaction.advance()
+        self._dirty_since = self._dirty_since or self.applier.now
+        return self.compaction.is_due
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def _maybe_commit(self) -> None:
+        """Commit, unless a checkpoint is under way: it ends sooner and takes the whole WAL when nothing is added."""
+        database = self.state.database
+        if database.checkpoint_is_running:
+            if database.pending_bytes < PENDING_BYTES_MAX:
+                return
+            database.wait_for_checkpoint()
+        self._commit()
+
+    def _commit(self) -> None:
+        self.state.commit()
+        self._published_rows = 0
+        self._dirty_since = 0.0
+
+    def _checkpoint_is_overdue(self, now: float) -> bool:
+        database = self.state.database
+        return (
+            now - self._checkpointed > CHECKPOINT_SECONDS
+            and not database.checkpoint_is_running
+            and database.durable_index < database.marks.applied_index
+            and not self._dirty_since
+        )
+
+    # --- hearing -----------------------------------------------------------------------------------------------------
+
+    def _hello(self) -> bytes:
+        return STORAGE_HELLO.pack(self.state.database.marks.applied_index)
+
+    def _meet(self, channel: Channel, _hello: bytes) -> None:
+        self._log.info("met a neighbour", neighbour=str(channel.peer))
+        if channel is self._consensus:
+            self._started = False
+            self._told = (0, 0)
+        elif channel is self._watch:
+            self._watch_needs_previous = False
+            self._published = self.state.store.revision
+
+    def _hear(self, channel: Channel, messages: list[Message]) -> None:
+        for kind, body in messages:
+            match kind:
+                case Kind.ENTRY:
+                    if self._started:
+                        self._apply(body)
+                case Kind.READ | Kind.LOCAL:
+                    if self._started:
+                        for chunk in chunks_of(body):
+                            self._reply(chunk.origin, chunk.number, self.questions.chunk(chunk))
+                case Kind.START:
+                    cluster_id, member_id, _first, _commit = START.unpack(body)
+                    self.headers.identify(cluster_id, member_id)
+                    self._started = True
+                case Kind.ROLE:
+                    self._role = Role.unpack(body)
+                case Kind.WATCH_NEEDS:
+                    self._watch_needs_previous = bool(body and body[0] & 1)
+                case _:
+                    raise AssertionError(f"{channel.peer} sent a message of kind {kind}")
+
+    def _apply(self, body: bytes) -> None:
+        index, term, kind = ENTRY.unpack_from(body)
+        marks = self.state.database.marks
+        if index <= marks.applied_index:
+            return
+        assert index == marks.applied_index + 1, f"entry {index} follows {marks.applied_index}"
+        self.headers.reach_term(term)
+        if kind == EntryKind.BATCH:
+            member_id = self.headers.member_id
+            for chunk in chunks_of(body[ENTRY.size :]):
+                results = self.applier.chunk(chunk)
+                if chunk.origin.member_id == member_id:
+                    self._reply(chunk.origin, chunk.number, results)
+        marks.applied_index = index
+        marks.applied_term = term
+
+    # --- answering ---------------------------------------------------------------------------------------------------
+
+    def _reply(self, origin: Origin, number: int, results: list[bytes | Waiting] | list[bytes | Deferred]) -> None:
+        if origin.worker == STORAGE_WORKER:
+            return
+        first = 0
+        ready: list[bytes] = []
+        for position, result in enumerate(results):
+            if isinstance(result, bytes):
+                ready.append(result)
+                continue
+            self._send_results(origin, number, first, ready)
+            first, ready = position + 1, []
+            if isinstance(result, Waiting):
+                self._waits.append(((origin, number, position), result))
+            else:
+                self.readers.submit(self._deliver_to(origin, number, position), result.work)
+        self._send_results(origin, number, first, ready)
+
+    def _deliver_to(self, origin: Origin, number: int, position: int) -> Callable[[bytes], None]:
+        return lambda result: self._send_results(origin, number, position, [result])
+
+    def _send_results(self, origin: Origin, number: int, first: int, results: list[bytes]) -> None:
+        if not results:
+            return
+        channel = self.endpoint.channels.get(Address(Part.API, origin.worker))
+        if channel is None or channel.peer_incarnation != origin.incarnation:
+            return  # the worker is gone, and its clients with it
+        if channel.full:
+            self.dropped_results += len(results)
+            return
+        channel.send(Kind.RESULTS, pack_results(number, origin.incarnation, first, results))
+
+    def _answer_later_ones(self) -> None:
+        if self._waits:
+            finished = self.compaction.finished_revision
+            done = [each for each in self._waits if each[1].revision <= finished]
+            if done:
+                self._commit()
+                self._waits = [each for each in self._waits if each[1].revision > finished]
+                for (origin, number, position), waiting in done:
+                    self._send_results(origin, number, position, [answered(waiting.header)])
+        self.readers.collect()
+
+    def _publish(self) -> None:
+        """Tell watch what this turn has changed. What it cannot take it reads as history when it sees the gap."""
+        rows = self.state.database.pending
+        store = self.state.store
+        if self._published_rows == len(rows):
+            return
+        watch = self._watch
+        if watch.opened and not watch.full:
+            fresh = rows[self._published_rows :]
+            parts = pack_events(store, fresh, self._published, store.revision, self._watch_needs_previous)
+            watch.send(Kind.EVENTS, *parts)
+        self._published = store.revision
+        self._published_rows = len(rows)
+
+    def _tell_applied(self) -> None:
+        database = self.state.database
+        applied = (database.marks.applied_index, database.durable_index)
+        if applied != self._told and self._started:
+            self._told = applied
+            self._consensus.send(Kind.APPLIED, APPLIED.pack(*applied))
+
+    # --- proposing ---------------------------------------------------------------------------------------------------
+
+    def _propose(self, now: float) -> None:
+        """Propose what only storage notices: overdue leases, when this member leads, and that its space is used up."""
+        if not self._started or self._role is None:
+            return
+        commands: list[bytes] = []
+        if self._role.is_leader and now - self._lease_check >= LEASE_CHECK_SECONDS:
+            self._lease_check = now
+            for lease in self.state.lessor.overdue(now, LEASES_AT_ONCE):
+                commands.append(pack_command(Op.LEASE_EXPIRE, EXPIRE.pack(lease.lease_id, lease.renewals)))
+        if self.applier.wants_space_alarm and now - self._alarm_proposed >= ALARM_RETRY_SECONDS:
+            self.applier.wants_space_alarm = False
+            member_id = self.headers.member_id
+            if (rpc_pb2.NOSPACE, member_id) not in self.state.alarms.active:
+                self._alarm_proposed = now
+                request = rpc_pb2.AlarmRequest(
+                    action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE
+                )
+                commands.append(pack_command(Op.ALARM, request.SerializeToString()))
+        if commands:
+            assert len(commands) <= COMMANDS_MAX
+            self._proposals += 1
+            origin = Origin(self.headers.member_id, self.endpoint.incarnation, STORAGE_WORKER)
+            self._consensus.send(Kind.PROPOSE, pack_chunk(origin, self._proposals, commands))

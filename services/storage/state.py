@@ -1,0 +1,84 @@
+"""The state of a member, put together from its database and written back to it."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+from quorate.storage.alarms import Alarms
+from quorate.storage.database import Database
+from quorate.storage.lessor import Lessor
+from quorate.storage.mvcc import Store
+
+
+class State:
+    """Keys, leases and alarms over one database. `persist` and `commit` are its only ways to the disk."""
+
+    def __init__(self, path: Path, lease_ttl_min: int, now: float) -> None:
+        gc.disable()  # millions of keys and numbers are about to be made, none of them garbage
+        try:
+            self.database = Database(path)
+            self.store = Store(self.database)
+        finally:
+            gc.enable()
+        gc.freeze()
+        read = self.database.connection.execute
+        self.lessor = Lessor(lease_ttl_min)
+        self.lessor.load(
+            read("SELECT id, granted_ttl, renewals FROM lease"), read("SELECT key, lease FROM attachment"), now
+        )
+        self.alarms = Alarms((kind, _unsigned(member)) for kind, member in read("SELECT kind, member_id FROM alarm"))
+
+    def commit(self) -> None:
+        """Write everything that was applied as one transaction."""
+        self._persist_leases()
+        self._persist_alarms()
+        self.database.commit()
+        self.store.forget_recent()
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a commit would write anything."""
+        return self.database.is_dirty
+
+    def close(self) -> None:
+        """Close the database; what was not committed is replayed from the log."""
+        self.database.close()
+
+    def _persist_leases(self) -> None:
+        lessor = self.lessor
+        later = self.database.later
+        if lessor.dirty_leases:
+            for lease_id in lessor.dirty_leases:
+                lease = lessor.leases.get(lease_id)
+                if lease is None:
+                    later("DELETE FROM lease WHERE id = ?", lease_id)
+                else:
+                    later("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", lease_id, lease.granted_ttl, lease.renewals)
+            lessor.dirty_leases = set()
+        if lessor.dirty_keys:
+            for key in lessor.dirty_keys:
+                attached = lessor.lease_of.get(key)
+                if attached is None:
+                    later("DELETE FROM attachment WHERE key = ?", key)
+                else:
+                    later("INSERT OR REPLACE INTO attachment VALUES (?, ?)", key, attached)
+            lessor.dirty_keys = set()
+
+    def _persist_alarms(self) -> None:
+        later = self.database.later
+        for (kind, member_id), is_on in self.alarms.changes:
+            if is_on:
+                later("INSERT OR REPLACE INTO alarm (member_id, kind) VALUES (?, ?)", _signed(member_id), kind)
+            else:
+                later("DELETE FROM alarm WHERE member_id = ? AND kind = ?", _signed(member_id), kind)
+        self.alarms.changes = []
+
+
+def _signed(number: int) -> int:
+    """An unsigned 64-bit id as SQLite stores it."""
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _unsigned(number: int) -> int:
+    return number & (1 << 64) - 1

@@ -1,0 +1,229 @@
+"""Transactions: compares on the state before, all checks before the first change, then the operations in order.
+
+Nothing here can fail half-way: whatever could be wrong with an operation of the chosen path is found before the first
+of them runs, so a transaction that fails has changed nothing (contract 5.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import eq, gt, lt, ne
+from typing import Any, Final
+
+from quorate.proto import rpc_pb2
+from quorate.storage import ranges
+from quorate.storage.headers import EMPTY_HEADER, nested
+from quorate.storage.lessor import NO_LEASE, Lessor
+from quorate.storage.mvcc import Store
+from quorate.storage.records import (
+    BLOB_TAG,
+    KEY_TAG,
+    LEASE_TAG,
+    VALUE_TAG,
+    bytes_field,
+    integer_field,
+    key_value_of,
+    message_field,
+    parsed,
+    read_varint,
+    value_field_of,
+)
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed
+from quorate.wire.messages import MAIN_SHIFT, SUBS_MAX
+
+Compare = rpc_pb2.Compare
+SUCCEEDED_FIELD: Final = b"\x10\x01"
+RESPONSES_TAG: Final = b"\x1a"
+RANGE_TAG, PUT_TAG, DELETE_TAG, TXN_TAG = b"\x0a", b"\x12", b"\x1a", b"\x22"  # members of ResponseOp
+DELETIONS_MAX: Final = SUBS_MAX // 2  # the rest is for puts; nested deletions find what is left of the same keys
+DELETED_TAG: Final = b"\x10"
+PREV_KVS_TAG: Final = b"\x1a"
+
+_RELATIONS: Final[dict[int, Callable[[Any, Any], bool]]] = {
+    Compare.EQUAL: eq,
+    Compare.GREATER: gt,
+    Compare.LESS: lt,
+    Compare.NOT_EQUAL: ne,
+}
+_OPERANDS: Final = {
+    Compare.VERSION: "version",
+    Compare.CREATE: "create_revision",
+    Compare.MOD: "mod_revision",
+    Compare.VALUE: "value",
+    Compare.LEASE: "lease",
+}
+
+
+class Plan:
+    """The path through a transaction: the branch its compares chose, and the plans of the transactions inside it."""
+
+    __slots__ = ("inner", "operations", "succeeded")
+
+    def __init__(self, store: Store, request: rpc_pb2.TxnRequest) -> None:
+        self.succeeded = all(holds(store, compare) for compare in request.compare)
+        self.operations: Sequence[rpc_pb2.RequestOp] = request.success if self.succeeded else request.failure
+        self.inner = [Plan(store, each.request_txn) for each in self.operations if each.HasField("request_txn")]
+
+
+def run(store: Store, lessor: Lessor, request: rpc_pb2.TxnRequest) -> bytes:
+    """Apply a transaction: the TxnResponse behind its header. CallFailed if nothing was changed.
+
+    The caller has checked what does not depend on the state, and ends the store's transaction.
+    """
+    plan = Plan(store, request)
+    check(store, lessor, plan)
+    check_size(store, plan.operations)
+    return execute(store, lessor, plan)
+
+
+# --- compares --------------------------------------------------------------------------------------------------------
+
+
+def holds(store: Store, compare: rpc_pb2.Compare) -> bool:
+    """Whether a compare is true of every key it names; no key counts as one that is absent."""
+    if not compare.range_end:
+        record = store.alive(compare.key)
+        return _holds_for(store, compare, record, compare.key) if record else _holds_for_absent(compare)
+    keys = store.keys(compare.key, compare.range_end)
+    if not keys:
+        return _holds_for_absent(compare)
+    return all(_holds_for(store, compare, store.alive(key), key) for key in keys)
+
+
+def _holds_for(store: Store, compare: rpc_pb2.Compare, record: int, key: bytes) -> bool:
+    actual: int | bytes
+    match compare.target:
+        case Compare.MOD:
+            actual = record >> MAIN_SHIFT
+        case Compare.VERSION:
+            actual = store.facts(record, len(key))[1]
+        case Compare.CREATE:
+            actual = read_varint(store.facts(record, len(key))[0], 1)[0]
+        case Compare.VALUE:
+            actual = parsed(store.blob(record)).value
+        case Compare.LEASE:
+            actual = parsed(store.blob(record)).lease
+        case _:
+            return _relation(compare)(0, 0)
+    return _relation(compare)(actual, _operand(compare))
+
+
+def _holds_for_absent(compare: rpc_pb2.Compare) -> bool:
+    if compare.target == Compare.VALUE:
+        return False
+    if compare.target not in _OPERANDS:
+        return _relation(compare)(0, 0)
+    return _relation(compare)(0, _operand(compare))
+
+
+def _operand(compare: rpc_pb2.Compare) -> int | bytes:
+    operand: int | bytes = getattr(compare, _OPERANDS[compare.target])
+    return operand
+
+
+def _relation(compare: rpc_pb2.Compare) -> Callable[[Any, Any], bool]:
+    return _RELATIONS.get(compare.result) or (lambda _actual, _operand: True)
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def check(store: Store, lessor: Lessor, plan: Plan) -> None:
+    """CallFailed if an operation of the path cannot be done on the state before the transaction."""
+    inner = iter(plan.inner)
+    for operation in plan.operations:
+        match operation.WhichOneof("request"):
+            case "request_range":
+                revision = operation.request_range.revision
+                if revision > store.revision:
+                    raise CallFailed(errors.FUTURE_REV)
+                if revision != 0 and revision < store.compact_revision:
+                    raise CallFailed(errors.COMPACTED)
+            case "request_put":
+                check_put(store, lessor, operation.request_put)
+            case "request_txn":
+                check(store, lessor, next(inner))
+
+
+def check_put(store: Store, lessor: Lessor, put: rpc_pb2.PutRequest) -> None:
+    """CallFailed if the put needs a pair or a lease that is not there; inside a transaction the pair comes first."""
+    if (put.ignore_value or put.ignore_lease) and not store.alive(put.key):
+        raise CallFailed(errors.KEY_NOT_FOUND)
+    lessor.check(put.lease)
+
+
+def check_size(store: Store, operations: Sequence[rpc_pb2.RequestOp]) -> None:
+    """CallFailed if the deletions of a path name more keys than a revision has room for."""
+    deleted = 0
+    for operation in operations:
+        if operation.HasField("request_delete_range"):
+            deleted += store.count(operation.request_delete_range.key, operation.request_delete_range.range_end)
+    if deleted > DELETIONS_MAX:
+        raise CallFailed(errors.REQUEST_TOO_LARGE)
+
+
+# --- execution -------------------------------------------------------------------------------------------------------
+
+
+def execute(store: Store, lessor: Lessor, plan: Plan) -> bytes:
+    """Run the operations of a checked path: the fields of the TxnResponse behind its header."""
+    inner = iter(plan.inner)
+    fields = [SUCCEEDED_FIELD] if plan.succeeded else []
+    for operation in plan.operations:
+        match operation.WhichOneof("request"):
+            case "request_range":
+                tag, response = RANGE_TAG, _range(store, operation.request_range)
+            case "request_put":
+                previous = put(store, lessor, operation.request_put)
+                tag, response = PUT_TAG, nested(store.seen_revision) + previous
+            case "request_delete_range":
+                deleted = delete_range(store, lessor, operation.request_delete_range)
+                tag, response = DELETE_TAG, nested(store.seen_revision) + deleted
+            case _:
+                tag, response = TXN_TAG, EMPTY_HEADER + execute(store, lessor, next(inner))
+        fields.append(message_field(RESPONSES_TAG, message_field(tag, response)))
+    return b"".join(fields)
+
+
+def _range(store: Store, request: rpc_pb2.RangeRequest) -> bytes:
+    revision = store.check_revision(request.revision)
+    return ranges.answer(store, request, revision, nested(store.seen_revision), store.blobs)
+
+
+def put(store: Store, lessor: Lessor, request: rpc_pb2.PutRequest) -> bytes:
+    """Put a pair whose checks have passed: the prev_kv field if it was asked for."""
+    key = request.key
+    before = store.alive(key)
+    if request.ignore_value:
+        value_field = value_field_of(store.blob(before), len(key))
+    else:
+        value_field = bytes_field(VALUE_TAG, request.value)
+    lease_id = lessor.lease_of.get(key, NO_LEASE) if request.ignore_lease else request.lease
+    previous = store.blob(before) if request.prev_kv and before else b""
+    store.put(key, bytes_field(KEY_TAG, key), value_field, integer_field(LEASE_TAG, lease_id))
+    lessor.attach(key, lease_id)
+    return previous
+
+
+def delete_range(store: Store, lessor: Lessor, request: rpc_pb2.DeleteRangeRequest) -> bytes:
+    """Delete the live keys of an interval: the fields of the DeleteRangeResponse behind its header."""
+    keys = store.keys(request.key, request.range_end)
+    previous: list[bytes] = []
+    if request.prev_kv:
+        blobs = store.blobs([store.index.newest[key] for key in keys])
+        previous = [message_field(PREV_KVS_TAG, key_value_of(blob)) for blob in blobs]
+    delete_keys(store, lessor, keys)
+    return integer_field(DELETED_TAG, len(keys)) + b"".join(previous)
+
+
+def delete_keys(store: Store, lessor: Lessor, keys: Sequence[bytes]) -> None:
+    """Delete live keys and take them from their leases."""
+    for key in keys:
+        store.delete(key)
+    if lessor.lease_of:
+        for key in keys:
+            lessor.attach(key, NO_LEASE)
+
+
+assert BLOB_TAG == b"\x12", "prev_kv of PutResponse is field 2, so a blob stands there as it is"
