@@ -8,14 +8,16 @@ from pathlib import Path
 
 from bench import report, servers
 from bench.cases import CASES, Case, Context
+from bench.long_cases import LONG_CASES
 
 ROOT = Path(__file__).resolve().parent.parent
+ALL = (*CASES, *LONG_CASES)
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of this program."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--case", action="append", choices=[c.name for c in CASES], help="only this (repeatable)")
+    parser.add_argument("--case", action="append", choices=[c.name for c in ALL], help="only this (repeatable)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
     parser.add_argument("--quick", action="store_true", help="one short round: whether everything runs")
@@ -41,7 +43,7 @@ def measure(case: Case, contexts: tuple[Context, Context], rounds: int) -> list[
 def main() -> int:
     """Run the chosen cases; exit 1 when a goal was missed (in a quick run the figures mean nothing)."""
     options = parser().parse_args()
-    chosen = [case for case in CASES if not options.case or case.name in options.case]
+    chosen = [case for case in ALL if not options.case or case.name in options.case]
     if options.list:
         for case in chosen:
             print(case.name, "-", case.title, *(f"[{goal.figure} {goal}]" for goal in case.goals))

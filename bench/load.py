@@ -42,20 +42,25 @@ def framed(prefix: bytes, suffix: bytes, next_key: Callable[[], bytes]) -> Calla
     return lambda: join((head, next_key(), suffix))
 
 
+def value(seed: int) -> bytes:
+    """The value of every put of a run."""
+    return random.Random(seed).randbytes(VALUE_BYTES)
+
+
 def bodies(workload: str, options: argparse.Namespace) -> tuple[str, Callable[[], bytes]]:
     """The method and the endless request bodies of a workload."""
-    value = random.Random(options.seed).randbytes(VALUE_BYTES)
+    value_ = value(options.seed)
     next_key = keys(options.prefix, options.keys, options.space, options.seed)
     sample = next_key()
     match workload:
         case "put":
-            before, after = messages.put(sample, value).split(sample)
+            before, after = messages.put(sample, value_).split(sample)
             return messages.KV_PUT, framed(before, after, next_key)
         case "range":
             constant = http2.grpc_message(messages.range_(options.key.encode()))
             return messages.KV_RANGE, lambda: constant
         case "txn":
-            message = messages.txn_put_if_absent(sample, b"never-created", value)
+            message = messages.txn_put_if_absent(sample, b"never-created", value_)
             before, after = message.split(sample)
             return messages.KV_TXN, framed(before, after, next_key)
         case "list":
@@ -64,7 +69,7 @@ def bodies(workload: str, options: argparse.Namespace) -> tuple[str, Callable[[]
             constant = http2.grpc_message(messages.range_(prefix, end, limit=100))
             return messages.KV_RANGE, lambda: constant
         case "json-put":
-            encoded = base64.b64encode(value).decode()
+            encoded = base64.b64encode(value_).decode()
             before, after = json.dumps({"key": "@", "value": encoded}).encode().split(b"@")
             encode = base64.b64encode
             return GATEWAY_PUT, lambda: b"".join((before, encode(next_key()), after))

@@ -22,6 +22,7 @@ from bench.http2 import ProtocolError
 
 READY_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.02
+ROOT: Final = Path(__file__).resolve().parent.parent
 HOST: Final = "127.0.0.1"
 LOG_TAIL_BYTES: Final = 8_000
 
@@ -90,9 +91,8 @@ def _etcd_version(binary: str) -> str:
 
 
 def _revision() -> str:
-    root = Path(__file__).resolve().parent.parent
     described = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty"],
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
@@ -339,11 +339,22 @@ def machine() -> str:
     )
 
 
+@contextmanager
+def load_beside(arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A load generator that runs beside the block, with a pipe to its input and from its output."""
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as generator:
+        try:
+            yield generator
+        finally:
+            generator.kill()
+
+
 def load(arguments: Sequence[str]) -> dict[str, float]:
     """Run the load generator as a process of its own; its figures."""
-    root = Path(__file__).resolve().parent.parent
     ran = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=root, timeout=600
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT, timeout=600
     )
     try:
         figures: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
