@@ -368,11 +368,40 @@ class RaftCore:
                 replication.maybe_acknowledge(state)
             if len(state.read_requests):
                 replication.ask_leader(state)
+        if not self._has_duties():
+            return None
         ready = Ready()
-        busy = self._take_writes(ready)
-        busy |= self._take_committed(ready)
-        busy |= self._take_news(ready)
-        return ready if busy else None
+        self._take_writes(ready)
+        self._take_committed(ready)
+        self._take_news(ready)
+        return ready
+
+    def _has_duties(self) -> bool:
+        """Cheap, because a host asks far more often than there is something to do. Likely duties come first."""
+        state = self._state
+        durability = state.durability
+        hard_state, soft_state = self._hard_state, self._soft_state
+        handed = state.handed_index
+        return bool(
+            state.messages
+            or state.log.last_index > durability.written_index
+            or state.commit_index != hard_state.commit
+            or state.read_states
+            or (handed < state.commit_index and handed < durability.stable_index and self._has_room())
+            or state.term != hard_state.term
+            or state.vote != hard_state.vote
+            or state.role is not soft_state.role
+            or state.leader_id != soft_state.leader_id
+            or state.conf_changed
+            or state.refused_reads
+            or state.refused_proposals
+            or state.snapshot_peers
+            or state.restored is not None
+            or durability.must_write()
+        )
+
+    def _has_room(self) -> bool:
+        return self._state.handed_bytes < self._state.config.apply_bytes_max
 
     def _lead(self) -> None:
         state = self._state
@@ -383,7 +412,7 @@ class RaftCore:
         if state.conf_finished:
             _finish_conf_change(state)
 
-    def _take_writes(self, ready: Ready) -> bool:
+    def _take_writes(self, ready: Ready) -> None:
         state = self._state
         durability = state.durability
         last = self._hard_state
@@ -398,49 +427,37 @@ class RaftCore:
             self._hard_state = ready.hard_state = HardState(state.term, state.vote, state.commit_index)
             if ready.must_sync:
                 ready.number = durability.write(state.log.last_index, state.term, state.vote)
-            return True
-        return False
 
-    def _take_committed(self, ready: Ready) -> bool:
+    def _take_committed(self, ready: Ready) -> None:
         state = self._state
         limit = min(state.commit_index, state.durability.stable_index)
+        if state.handed_index >= limit or not self._has_room():
+            return
         room = state.config.apply_bytes_max - state.handed_bytes
-        if state.handed_index >= limit or room <= 0:
-            return False
         committed = state.log.entries(state.handed_index + 1, limit, room)
         ready.committed = committed
         size = sum([len(entry.payload) for entry in committed])
         state.handed_index = committed[-1].index
         state.handed.append((state.handed_index, size))
         state.handed_bytes += size
-        return True
 
-    def _take_news(self, ready: Ready) -> bool:
+    def _take_news(self, ready: Ready) -> None:
         state = self._state
-        busy = False
         if state.messages:
             ready.messages, state.messages = state.messages, []
-            busy = True
         if state.read_states:
             ready.read_states, state.read_states = state.read_states, []
-            busy = True
         if state.refused_reads:
             ready.refused_reads, state.refused_reads = state.refused_reads, []
-            busy = True
         if state.refused_proposals:
             ready.refused_proposals, state.refused_proposals = state.refused_proposals, []
-            busy = True
         if state.snapshot_peers:
             ready.snapshot_peers, state.snapshot_peers = state.snapshot_peers, []
-            busy = True
         if state.conf_changed:
             ready.conf_state, state.conf_changed = state.conf, False
-            busy = True
         last = self._soft_state
         if last.role is not state.role or last.leader_id != state.leader_id:
             self._soft_state = ready.soft_state = SoftState(state.role, state.leader_id)
-            busy = True
-        return busy
 
 
 def _offer(state: State, kind: int, payload: bytes) -> Refusal | None:

@@ -57,6 +57,10 @@ class ReadRounds:
         self._waiting = []
         return True
 
+    def awaits(self, seq: int) -> bool:
+        """True if some round up to `seq` is under way."""
+        return bool(self._rounds) and self._rounds[0].seq <= seq
+
     def confirm(self, seq: int) -> list[Round]:
         """Ends all rounds up to `seq`."""
         confirmed: list[Round] = []

@@ -103,7 +103,8 @@ def on_append_ack(state: State, message: AppendAck) -> None:
         progress.become_replicate()
     state.send_due = True
     if advanced:
-        maybe_commit(state)
+        if match_index > state.commit_index:
+            maybe_commit(state)
         if message.from_id == state.transferee:
             election.maybe_hand_over(state)
 
@@ -160,7 +161,8 @@ def on_heartbeat_ack(state: State, message: HeartbeatAck) -> None:
         _look_for_losses(state, message.from_id, progress)
     if message.read_seq > progress.read_seq:
         progress.read_seq = message.read_seq
-        _confirm_reads(state)
+        if state.read_rounds.awaits(message.read_seq):
+            _confirm_reads(state)
 
 
 def _look_for_losses(state: State, member_id: int, progress: Progress) -> None:
@@ -195,7 +197,8 @@ def start_reads(state: State) -> None:
     for member_id, progress in state.progress.items():
         if member_id != state.id and state.conf.is_voter(member_id):
             _send_heartbeat(state, member_id, progress)
-    _confirm_reads(state)
+    if len(state.conf.voters) == 1:
+        _confirm_reads(state)  # nobody else will
 
 
 def _confirm_reads(state: State) -> None:

@@ -151,8 +151,15 @@ class State:
         return self.confs.current
 
     def is_promotable(self) -> bool:
-        """True if this member may campaign."""
-        return self.confs.current.is_voter(self.id)
+        """True if this member may campaign.
+
+        A voter whose removal is in its log but not known to be committed still may: it can be the only one with a
+        log complete enough to be elected, and will commit its own removal (thesis 4.2.2).
+        """
+        confs = self.confs
+        if confs.current.is_voter(self.id):
+            return True
+        return confs.current_index > self.commit_index and confs.at(self.commit_index).is_voter(self.id)
 
     def hold(self, message: Message) -> None:
         """Sends `message` once the term and vote it speaks of, and the log as it is now, are durable."""
