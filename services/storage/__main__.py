@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from pathlib import Path
 
 from quorate.node import lifecycle, logs
 from quorate.node.clock import SystemClock
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
+from quorate.storage import snapshot
 from quorate.storage.schema import DamagedDatabase
 from quorate.storage.service import Service, lease_ttl_min
 from quorate.storage.state import State
@@ -20,6 +23,19 @@ SWITCH_INTERVAL_SECONDS = 0.0005  # a reader thread never keeps the loop waiting
 def main(config: Config) -> None:
     """Serve until the process is asked to stop."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    image: Path | None = None
+    while True:
+        if image is not None:
+            gc.unfreeze()
+            gc.collect()  # the index of the database that is replaced
+            snapshot.install(image, config.database_path)
+        image = serve(config)
+        if image is None:
+            return
+
+
+def serve(config: Config) -> Path | None:
+    """Open everything and serve; the image to install when that is why it ended."""
     clock = SystemClock()
     log = logs.named("storage")
     try:
@@ -36,6 +52,7 @@ def main(config: Config) -> None:
         service.close()
         endpoint.close()
         state.close()
+    return service.image_to_install
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import merge
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -34,8 +34,28 @@ FETCH_RECORDS: Final = 1000  # in one statement of a reader
 STORAGE_VERSION: Final = "3.6.0"
 RESPONSE_BYTES_MAX: Final = 2**31 - 1  # what gRPC can send
 
-Work = Callable[[], bytes]
 Deliver = Callable[[bytes], None]
+
+
+class Work(Protocol):
+    """Something to be read on a reader thread."""
+
+    @property
+    def revision(self) -> int:
+        """Compaction waits while it would drop what is visible at this revision."""
+        ...
+
+    def read(self) -> bytes:
+        """Runs on a reader thread, with everything committed that was applied before."""
+        ...
+
+
+class Task:
+    """Work that is one function."""
+
+    def __init__(self, revision: int, read: Callable[[], bytes]) -> None:
+        self.revision = revision
+        self.read = read
 
 
 class Scan:
@@ -106,7 +126,7 @@ class Deferred:
 
     __slots__ = ("work",)
 
-    def __init__(self, work: Scan | Work) -> None:
+    def __init__(self, work: Work) -> None:
         self.work = work
 
 
@@ -236,7 +256,7 @@ class Questions:
         header = self._headers.at(self._store.revision)
         path = self._store.database.path
         end = self._store.main << MAIN_SHIFT
-        return Deferred(lambda: header + integer_field(b"\x10", hashkv.hash_kv(path, -1, end)))
+        return Deferred(Task(0, lambda: header + integer_field(b"\x10", hashkv.hash_kv(path, -1, end))))
 
     def hash_kv(self, body: bytes) -> Deferred:
         """HashKV of the state at a revision."""
@@ -252,7 +272,15 @@ class Questions:
             response = rpc_pb2.HashKVResponse(hash=value, compact_revision=compact_revision, hash_revision=revision)
             return header + response.SerializeToString()
 
-        return Deferred(work)
+        return Deferred(Task(max(0, compact_revision), work))
+
+
+def result_of(body: bytes) -> bytes:
+    """A deferred answer as a result."""
+    if len(body) > RESPONSE_BYTES_MAX:
+        text = f"grpc: trying to send message larger than max ({len(body)} vs. {RESPONSE_BYTES_MAX})"
+        return pack_result(errors.TOO_MANY_REQUESTS.id, text.encode())
+    return answered(body)
 
 
 class Readers:
@@ -262,11 +290,11 @@ class Readers:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._pool = ThreadPoolExecutor(READER_THREADS, "reader")
-        self._waiting: deque[tuple[Deliver, Scan | Work]] = deque()
+        self._waiting: deque[tuple[Deliver, Work]] = deque()
         self._naming: tuple[Deliver, Scan] | None = None
-        self._reading: dict[Future[bytes], tuple[Deliver, Scan | Work]] = {}
+        self._reading: dict[Future[bytes], tuple[Deliver, Work]] = {}
 
-    def submit(self, deliver: Deliver, work: Scan | Work) -> None:
+    def submit(self, deliver: Deliver, work: Work) -> None:
         """Take a deferred answer; `deliver` is given the result."""
         self._waiting.append((deliver, work))
 
@@ -282,8 +310,7 @@ class Readers:
     def revisions(self) -> Iterator[int]:
         """The revisions that must not be compacted away yet."""
         for _, work in (*self._waiting, *self._reading.values()):
-            if isinstance(work, Scan):
-                yield work.revision
+            yield work.revision
         if self._naming:
             yield self._naming[1].revision
 
@@ -294,33 +321,28 @@ class Readers:
                 return
             deliver, work = self._waiting.popleft()
             if not isinstance(work, Scan):
-                self._start(deliver, work, work, commit)
+                self._start(deliver, work, commit)
                 return
             self._naming = (deliver, work)
         deliver, scan = self._naming
         scan.name_keys()
         if scan.is_named:
             self._naming = None
-            self._start(deliver, scan, scan.read, commit)
+            self._start(deliver, scan, commit)
 
     def collect(self) -> None:
         """Deliver the results of the reads that are done."""
         for future in [future for future in self._reading if future.done()]:
             deliver, _ = self._reading.pop(future)
-            body = future.result()
-            if len(body) > RESPONSE_BYTES_MAX:
-                text = f"grpc: trying to send message larger than max ({len(body)} vs. {RESPONSE_BYTES_MAX})"
-                deliver(pack_result(errors.TOO_MANY_REQUESTS.id, text.encode()))
-            else:
-                deliver(answered(body))
+            deliver(future.result())
 
     def close(self) -> None:
         """Wait for the reads under way and forget the rest."""
         self._waiting.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, deliver: Deliver, work: Scan | Work, run: Work, commit: Callable[[], None]) -> None:
+    def _start(self, deliver: Deliver, work: Work, commit: Callable[[], None]) -> None:
         commit()
-        future = self._pool.submit(run)
+        future = self._pool.submit(work.read)
         self._reading[future] = (deliver, work)
         future.add_done_callback(lambda _: self._wake())

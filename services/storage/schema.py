@@ -100,8 +100,9 @@ def check(path: Path) -> None:
 
 def _open_writer(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if not version:
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    is_new = not tables
+    if is_new:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         # Space of dropped history goes back to the file system in slices (Defragment), never by a rewrite that stops
         # the member; it can only be chosen before the first table.
@@ -114,7 +115,7 @@ def _open_writer(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA cache_size = {-WRITER_CACHE_BYTES // 1024}")
     connection.execute("PRAGMA temp_store = MEMORY")
-    if not version:
+    if is_new:
         _create(connection)
         sync_directory(path.parent)
     _check_ours(connection, path)

@@ -11,22 +11,26 @@ import os
 import select
 from collections.abc import Callable
 from math import ceil
+from pathlib import Path
 from typing import Final, Protocol
 
 from quorate.node.clock import Clock
 from quorate.node.logs import Log
 from quorate.proto import rpc_pb2
+from quorate.storage import snapshot
 from quorate.storage.apply import EXPIRE, Applier, Waiting
 from quorate.storage.compaction import Compaction
 from quorate.storage.database import PENDING_BYTES_MAX
 from quorate.storage.events import pack_events
 from quorate.storage.headers import Headers, answered
-from quorate.storage.reads import Deferred, Questions, Readers
+from quorate.storage.history import History
+from quorate.storage.reads import Deferred, Questions, Readers, Task, result_of
 from quorate.storage.state import State
 from quorate.wire.messages import (
     APPLIED,
     COMMANDS_MAX,
     ENTRY,
+    IMAGE,
     START,
     STORAGE_HELLO,
     STORAGE_WORKER,
@@ -42,6 +46,7 @@ from quorate.wire.messages import (
     pack_results,
 )
 from quorate.wire.sockets import Address, Channel, Endpoint, Message
+from quorate.wire.watching import STORAGE_TO_WATCH_HELLO, WATCH_NEEDS, unpack_history_read
 
 COMMIT_ROWS: Final = 500  # rows that make a transaction worth its while: one to two milliseconds of writing
 COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is replayed after a crash
@@ -85,6 +90,8 @@ class Service:
         self.compaction = Compaction(state.store)
         self.is_stopping = False
         self.dropped_results = 0
+        self.image_to_install: Path | None = None  # set when `run` returned because of it
+        self._is_taking_image = False
         self._clock = clock
         self._log = log
         self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -107,17 +114,18 @@ class Service:
         endpoint.accept(lambda address: bytes if address.part is Part.API else None)
         endpoint.when_opened(self._meet)
         self._consensus = endpoint.connect(Address(Part.CONSENSUS), self._hello)
-        self._watch = endpoint.connect(Address(Part.WATCH))
+        self._watch = endpoint.connect(Address(Part.WATCH), self._hello_to_watch)
         for number in range(settings.api_workers):  # they introduce themselves, but not again after our restart
             endpoint.connect(Address(Part.API, number))
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until `stop`."""
+        """Serve until `stop`, or until an image is to be installed."""
         while not self.is_stopping:
             self.turn(IDLE_MS)
-        self.state.commit()
+        if self.image_to_install is None:
+            self.state.commit()
 
     def stop(self) -> None:
         """Have `run` return after this turn; may be called from a signal handler."""
@@ -215,7 +223,12 @@ class Service:
     # --- hearing -----------------------------------------------------------------------------------------------------
 
     def _hello(self) -> bytes:
-        return STORAGE_HELLO.pack(self.state.database.marks.applied_index)
+        # Entries above it that are applied already are sent again and ignored: consensus drops from its log what the
+        # hello says, so this has to be what a power loss cannot take back.
+        return STORAGE_HELLO.pack(self.state.database.durable_index)
+
+    def _hello_to_watch(self) -> bytes:
+        return STORAGE_TO_WATCH_HELLO.pack(self.state.store.revision)
 
     def _meet(self, channel: Channel, _hello: bytes) -> None:
         self._log.info("met a neighbour", neighbour=str(channel.peer))
@@ -243,7 +256,18 @@ class Service:
                 case Kind.ROLE:
                     self._role = Role.unpack(body)
                 case Kind.WATCH_NEEDS:
-                    self._watch_needs_previous = bool(body and body[0] & 1)
+                    self._publish()
+                    self._watch_needs_previous = bool(WATCH_NEEDS.unpack(body)[0])
+                    self._watch.send(
+                        Kind.WATCH_NEEDS, WATCH_NEEDS.pack(self._watch_needs_previous, self.state.store.revision)
+                    )
+                case Kind.HISTORY_READ:
+                    history = History(self.state.store, unpack_history_read(body))
+                    self.readers.submit(self._tell_watch(channel.peer_incarnation), history)
+                case Kind.IMAGE_TAKE:
+                    self._take_image()
+                case Kind.IMAGE_INSTALL:
+                    self._install_image(body)
                 case _:
                     raise AssertionError(f"{channel.peer} sent a message of kind {kind}")
 
@@ -262,6 +286,32 @@ class Service:
                     self._reply(chunk.origin, chunk.number, results)
         marks.applied_index = index
         marks.applied_term = term
+
+    # --- images ------------------------------------------------------------------------------------------------------
+
+    def _take_image(self) -> None:
+        if self._is_taking_image:
+            return
+        self._is_taking_image = True
+
+        def take() -> bytes:
+            image = snapshot.take(self.state.database.path)
+            return IMAGE.pack(image.index, image.term) + str(image.path).encode()
+
+        def told(body: bytes) -> None:
+            self._is_taking_image = False
+            self._consensus.send(Kind.IMAGE_TAKEN, body)
+
+        self.readers.submit(told, Task(max(0, self.state.store.compact_revision), take))
+
+    def _install_image(self, body: bytes) -> None:
+        """Check an image and end the loop: the caller puts it in place and serves anew."""
+        index, _ = IMAGE.unpack_from(body)
+        path = Path(body[IMAGE.size :].decode())
+        self._log.info("installing an image", path=str(path), index=index)
+        snapshot.check(path, index)
+        self.image_to_install = path
+        self.is_stopping = True
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
@@ -283,7 +333,14 @@ class Service:
         self._send_results(origin, number, first, ready)
 
     def _deliver_to(self, origin: Origin, number: int, position: int) -> Callable[[bytes], None]:
-        return lambda result: self._send_results(origin, number, position, [result])
+        return lambda body: self._send_results(origin, number, position, [result_of(body)])
+
+    def _tell_watch(self, incarnation: int) -> Callable[[bytes], None]:
+        def told(body: bytes) -> None:
+            if self._watch.peer_incarnation == incarnation:
+                self._watch.send(Kind.HISTORY, body)
+
+        return told
 
     def _send_results(self, origin: Origin, number: int, first: int, results: list[bytes]) -> None:
         if not results:

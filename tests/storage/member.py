@@ -90,7 +90,7 @@ class Member:
         """Do what the loop and a reader thread would."""
         if not isinstance(deferred.work, Scan):
             self.state.commit()
-            return deferred.work()
+            return deferred.work.read()
         while not deferred.work.is_named:
             deferred.work.name_keys()
         self.state.commit()

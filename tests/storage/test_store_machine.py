@@ -12,13 +12,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from quorate.proto import rpc_pb2
-from quorate.storage import ranges, reads
+from quorate.proto import kv_pb2, rpc_pb2
+from quorate.storage import history, ranges, reads
+from quorate.storage.history import History
 from quorate.wire import requests
 from quorate.wire.errors import CallFailed
 from quorate.wire.messages import Op
+from quorate.wire.watching import HISTORY, Change, HistoryRead, changes_of
 from tests.storage.member import Member
-from tests.storage.twin import Twin
+from tests.storage.twin import Twin, within
 
 KEYS = st.sampled_from([b"a", b"a/1", b"a/2", b"b", b"b/\xff", b"c" * 130, b"\xff"])
 ENDS = st.sampled_from([b"", b"\0", b"a0", b"b", b"c", b"\xff\xff", b"a/2"])
@@ -202,6 +204,49 @@ class StoreMachine(RuleBasedStateMachine):
         expected.ClearField("header")
         assert expected == actual
 
+    @rule(
+        key=KEYS,
+        end=ENDS,
+        age=st.integers(0, 12),
+        last=st.integers(0, 12),
+        most=st.integers(1, 5),
+        previous=st.booleans(),
+    )
+    def read_history(self, key: bytes, end: bytes, age: int, last: int, most: int, previous: bool) -> None:
+        """Slice by slice, as a watcher that catches up does, until the end; it finds exactly what was changed."""
+        first = max(1, self.twin.revision - age)
+        last = max(first, self.twin.revision - last)
+        found = []
+        while first <= last:
+            question = HistoryRead(5, first, last, most, 1 << 20, previous, key, end)
+            history = History(self.member.state.store, question)
+            self.member.state.commit()
+            body = history.read()
+            request_id, compact_revision, complete, count = HISTORY.unpack_from(body)
+            assert 5 == request_id
+            if first < self.twin.compact_revision:
+                assert (self.twin.compact_revision, 0) == (compact_revision, count)
+                return
+            found += [self.told(change) for change in changes_of(body, HISTORY.size, count)]
+            assert complete >= first
+            expected = self.changes(first, complete, key, end, previous)
+            assert expected == found[len(found) - count :]
+            first = complete + 1
+
+    def told(self, change: Change) -> Any:
+        previous = kv_pb2.KeyValue.FromString(change.previous) if change.previous else None
+        return change.record & 1, kv_pb2.KeyValue.FromString(change.key_value), previous
+
+    def changes(self, first: int, last: int, key: bytes, end: bytes, previous: bool) -> Any:
+        expected = []
+        for revision in range(first, last + 1):
+            for changed, after, before in self.twin.history[revision]:
+                if within(changed, key, end):
+                    pair = after or kv_pb2.KeyValue(key=changed, mod_revision=revision)
+                    kept = before if previous and revision > self.twin.compact_revision else None
+                    expected.append((after is None, pair, kept))
+        return expected
+
     @invariant()
     def counts_are_exact(self) -> None:
         store = self.member.state.store
@@ -215,6 +260,10 @@ def test_the_store_answers_as_its_twin_whatever_happens(small: bool, monkeypatch
         monkeypatch.setattr(ranges, "INLINE_KEYS_MAX", 1)
         monkeypatch.setattr(reads, "SLICE_KEYS", 2)
         monkeypatch.setattr(reads, "FETCH_RECORDS", 2)
+        monkeypatch.setattr(history, "WALKED_KEYS_MAX", 1)
+        monkeypatch.setattr(history, "WALKED_RECORDS_MAX", 3)
+        monkeypatch.setattr(history, "SCAN_REVISIONS", 3)
+        monkeypatch.setattr(history, "SCAN_WINDOWS_MAX", 2)
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(

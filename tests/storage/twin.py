@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from quorate.proto import kv_pb2, rpc_pb2
@@ -10,6 +9,7 @@ from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 
 State = dict[bytes, kv_pb2.KeyValue]
+Changes = list[tuple[bytes, kv_pb2.KeyValue | None, kv_pb2.KeyValue | None]]  # key, pair after and pair before
 
 
 def within(key: bytes, start: bytes, range_end: bytes) -> bool:
@@ -23,6 +23,7 @@ class Twin:
 
     def __init__(self) -> None:
         self.states: list[State] = [{}, {}]  # by revision; a fresh store is at 1
+        self.history: list[Changes] = [[], []]  # by revision
         self.compact_revision = -1
 
     @property
@@ -31,7 +32,7 @@ class Twin:
 
     def apply(self, request: Any) -> Any:
         draft = dict(self.states[-1])
-        changes: list[bytes] = []
+        changes: Changes = []
         response: Any
         match request:
             case rpc_pb2.PutRequest():
@@ -47,6 +48,7 @@ class Twin:
                 return self._compact(request)
         if changes:
             self.states.append(draft)
+            self.history.append(changes)
         response.header.revision = self.revision
         return response
 
@@ -76,7 +78,7 @@ class Twin:
         if missing:
             raise CallFailed(errors.KEY_NOT_FOUND)
 
-    def _put(self, draft: State, changes: list[bytes], request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
+    def _put(self, draft: State, changes: Changes, request: rpc_pb2.PutRequest) -> rpc_pb2.PutResponse:
         main = self.revision + 1
         before = draft.get(request.key)
         pair = kv_pb2.KeyValue(key=request.key, mod_revision=main)
@@ -84,20 +86,20 @@ class Twin:
         pair.version = before.version + 1 if before else 1
         pair.value = before.value if before and request.ignore_value else request.value
         draft[request.key] = pair
-        changes.append(request.key)
+        changes.append((request.key, pair, before))
         response = rpc_pb2.PutResponse()
         if request.prev_kv and before:
             response.prev_kv.CopyFrom(before)
         return response
 
     def _delete(
-        self, draft: State, changes: list[bytes], request: rpc_pb2.DeleteRangeRequest
+        self, draft: State, changes: Changes, request: rpc_pb2.DeleteRangeRequest
     ) -> rpc_pb2.DeleteRangeResponse:
         keys = sorted(key for key in draft if within(key, request.key, request.range_end))
         response = rpc_pb2.DeleteRangeResponse(deleted=len(keys))
         for key in keys:
             before = draft.pop(key)
-            changes.append(key)
+            changes.append((key, None, before))
             if request.prev_kv:
                 response.prev_kvs.append(before)
         return response
@@ -163,7 +165,7 @@ class Twin:
             elif nested:
                 self._check(now, nested)
 
-    def _txn(self, draft: State, changes: list[bytes], path: Any) -> rpc_pb2.TxnResponse:
+    def _txn(self, draft: State, changes: Changes, path: Any) -> rpc_pb2.TxnResponse:
         succeeded, operations, inner = path
         response = rpc_pb2.TxnResponse(succeeded=succeeded)
         response.header.SetInParent()
@@ -184,9 +186,3 @@ class Twin:
                 continue
             header.revision = self.revision + bool(changes)
         return response
-
-
-def changed_keys(states: Sequence[State], revision: int) -> set[bytes]:
-    """The keys that revision changed."""
-    before, after = states[revision - 1], states[revision]
-    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}

@@ -1,0 +1,94 @@
+"""Images: taken while the store goes on, checked, and put in place of another database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quorate.storage import schema, snapshot
+from quorate.storage.schema import DamagedDatabase
+from tests.storage.member import Member
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Member:
+    made = Member(tmp_path / "snap" / "db")
+    for number in range(300):
+        made.put(b"k%03d" % (number % 100), b"v" * 300)
+    made.state.commit()
+    return made
+
+
+def test_an_image_holds_what_was_committed_and_says_where_it_stands(member: Member) -> None:
+    member.put(b"pending", b"1")
+    image = snapshot.take(member.path)
+    assert (300, 3) == (image.index, image.term)
+    assert "000000000000012c.snap.db" == image.path.name
+    snapshot.check(image.path, 300)
+    member.close()
+
+
+def test_an_installed_image_is_the_state_it_was_taken_of(member: Member, tmp_path: Path) -> None:
+    image = snapshot.take(member.path)
+    other = Member(tmp_path / "other" / "db")
+    other.put(b"of another life")
+    other.state.commit()
+    other.close()
+    snapshot.install(image.path, other.path)
+    other.log = member.log
+    other.open()
+    assert 301 == other.state.store.revision
+    assert member.range(b"k", b"l") == other.range(b"k", b"l")
+    assert not image.path.exists()
+    member.close()
+    other.close()
+
+
+def test_only_the_last_image_is_kept(member: Member) -> None:
+    first = snapshot.take(member.path)
+    member.put(b"a")
+    member.state.commit()
+    second = snapshot.take(member.path)
+    assert not first.path.exists()
+    assert second.path.exists()
+    member.close()
+
+
+def test_a_damaged_image_is_refused(member: Member) -> None:
+    image = snapshot.take(member.path)
+    damaged = bytearray(image.path.read_bytes())
+    damaged[5 * schema.PAGE_BYTES : 7 * schema.PAGE_BYTES] = bytes(2 * schema.PAGE_BYTES)
+    image.path.write_bytes(damaged)
+    with pytest.raises(DamagedDatabase):
+        snapshot.check(image.path, 300)
+    member.close()
+
+
+def test_an_image_of_another_index_is_refused(member: Member) -> None:
+    image = snapshot.take(member.path)
+    with pytest.raises(DamagedDatabase, match="stands at index 300, not at 299"):
+        snapshot.check(image.path, 299)
+    member.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b""])
+def test_a_file_that_is_no_database_is_named_in_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "db"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(DamagedDatabase, match=f"the database {path} cannot be used"):
+            schema.open_writer(path)
+    else:
+        schema.open_writer(path).close()  # an empty file is what a crash at the very first start leaves
+
+
+def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    with pytest.raises(DamagedDatabase, match="is not a database of this program"):
+        schema.open_writer(path)
