@@ -9,6 +9,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 LINK := build/typing/quorate
 TESTS ?= tests
+BENCH ?=
 
 .PHONY: help run cluster down test bench lint types imports format proto proto-check scripts-rewrite dev check clean
 
@@ -27,8 +28,8 @@ down: $(INSTALLED) ## stop what run or cluster started
 test: $(DEVELOPED) ## run all tests; TESTS=tests/node runs a part
 	$(BIN)/python -m pytest $(TESTS)
 
-bench: $(DEVELOPED) ## measure against real etcd, side by side
-	$(BIN)/python -m bench
+bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
+	$(BIN)/python -m bench $(BENCH)
 
 check: lint types imports proto-check test ## everything the continuous integration runs
 

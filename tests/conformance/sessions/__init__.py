@@ -6,7 +6,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 GOLDEN: Final = HERE.parent / "golden"
 ALL: Final = frozenset(path.stem for path in HERE.glob("*.session"))
-GATEWAY: Final = ("gateway_kv",)
+GATEWAY: Final = frozenset(path.stem for path in HERE.glob("*.http"))
 
 # The sessions whose every command is supported; others are recorded and wait for their feature.
 SUPPORTED: Final = (
@@ -22,3 +22,4 @@ SUPPORTED: Final = (
     "alarm",
     "global_flags",
 )
+SUPPORTED_GATEWAY: Final = ("gateway_kv",)
