@@ -23,10 +23,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class UserAddOptions(_message.Message):
+    """Options of a new user."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NO_PASSWORD_FIELD_NUMBER: _builtins.int
     no_password: _builtins.bool
+    """The user cannot log in with a password, only by certificate."""
     def __init__(
         self,
         *,
@@ -42,6 +45,8 @@ Global___UserAddOptions: _TypeAlias = UserAddOptions  # noqa: Y015
 
 @_typing.final
 class User(_message.Message):
+    """A user as it is stored."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -72,6 +77,8 @@ Global___User: _TypeAlias = User  # noqa: Y015
 
 @_typing.final
 class Permission(_message.Message):
+    """The right to read, write or both in a range of keys."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Type:
@@ -84,7 +91,9 @@ class Permission(_message.Message):
         WRITE: Permission._Type.ValueType  # 1
         READWRITE: Permission._Type.ValueType  # 2
 
-    class Type(_Type, metaclass=_TypeEnumTypeWrapper): ...
+    class Type(_Type, metaclass=_TypeEnumTypeWrapper):
+        """What the permission allows."""
+
     READ: Permission.Type.ValueType  # 0
     WRITE: Permission.Type.ValueType  # 1
     READWRITE: Permission.Type.ValueType  # 2
@@ -93,8 +102,11 @@ class Permission(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     RANGE_END_FIELD_NUMBER: _builtins.int
     permType: Global___Permission.Type.ValueType
+    """What the permission allows."""
     key: _builtins.bytes
+    """First key of the range."""
     range_end: _builtins.bytes
+    """End of the range, exclusive; empty for the single key, one zero byte for everything from the key on."""
     def __init__(
         self,
         *,
@@ -112,6 +124,8 @@ Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 @_typing.final
 class Role(_message.Message):
+    """A named set of permissions."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int

@@ -21,6 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class KeyValue(_message.Message):
+    """One key with its value and history counters."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
@@ -30,11 +32,17 @@ class KeyValue(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    """The key."""
     create_revision: _builtins.int
+    """Revision at which the key was created last."""
     mod_revision: _builtins.int
+    """Revision of the last change of the key."""
     version: _builtins.int
+    """Number of changes since the key was created; 1 right after creation."""
     value: _builtins.bytes
+    """The value."""
     lease: _builtins.int
+    """Lease the key is attached to; 0 when none."""
     def __init__(
         self,
         *,
@@ -55,6 +63,8 @@ Global___KeyValue: _TypeAlias = KeyValue  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
+    """One change of one key."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _EventType:
@@ -66,7 +76,9 @@ class Event(_message.Message):
         PUT: Event._EventType.ValueType  # 0
         DELETE: Event._EventType.ValueType  # 1
 
-    class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper): ...
+    class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
+        """What happened to the key."""
+
     PUT: Event.EventType.ValueType  # 0
     DELETE: Event.EventType.ValueType  # 1
 
@@ -74,10 +86,15 @@ class Event(_message.Message):
     KV_FIELD_NUMBER: _builtins.int
     PREV_KV_FIELD_NUMBER: _builtins.int
     type: Global___Event.EventType.ValueType
+    """PUT or DELETE."""
     @_builtins.property
-    def kv(self) -> Global___KeyValue: ...
+    def kv(self) -> Global___KeyValue:
+        """The pair after the change; a DELETE carries only the key and mod_revision."""
+
     @_builtins.property
-    def prev_kv(self) -> Global___KeyValue: ...
+    def prev_kv(self) -> Global___KeyValue:
+        """The pair before the change, if it was asked for and still exists."""
+
     def __init__(
         self,
         *,

@@ -33,7 +33,8 @@ class _AlarmTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmType.V
     NOSPACE: _AlarmType.ValueType  # 1
     CORRUPT: _AlarmType.ValueType  # 2
 
-class AlarmType(_AlarmType, metaclass=_AlarmTypeEnumTypeWrapper): ...
+class AlarmType(_AlarmType, metaclass=_AlarmTypeEnumTypeWrapper):
+    """What is wrong."""
 
 NONE: AlarmType.ValueType  # 0
 NOSPACE: AlarmType.ValueType  # 1
@@ -42,6 +43,8 @@ Global___AlarmType: _TypeAlias = AlarmType  # noqa: Y015
 
 @_typing.final
 class ResponseHeader(_message.Message):
+    """Where an answer comes from."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
@@ -49,9 +52,13 @@ class ResponseHeader(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     RAFT_TERM_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.int
+    """Cluster of the answering member."""
     member_id: _builtins.int
+    """The answering member."""
     revision: _builtins.int
+    """Revision of the store when the request was applied."""
     raft_term: _builtins.int
+    """Raft term of the answering member."""
     def __init__(
         self,
         *,
@@ -82,7 +89,9 @@ class RangeRequest(_message.Message):
         ASCEND: RangeRequest._SortOrder.ValueType  # 1
         DESCEND: RangeRequest._SortOrder.ValueType  # 2
 
-    class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper): ...
+    class SortOrder(_SortOrder, metaclass=_SortOrderEnumTypeWrapper):
+        """Direction in which keys are sorted."""
+
     NONE: RangeRequest.SortOrder.ValueType  # 0
     ASCEND: RangeRequest.SortOrder.ValueType  # 1
     DESCEND: RangeRequest.SortOrder.ValueType  # 2
@@ -99,7 +108,9 @@ class RangeRequest(_message.Message):
         MOD: RangeRequest._SortTarget.ValueType  # 3
         VALUE: RangeRequest._SortTarget.ValueType  # 4
 
-    class SortTarget(_SortTarget, metaclass=_SortTargetEnumTypeWrapper): ...
+    class SortTarget(_SortTarget, metaclass=_SortTargetEnumTypeWrapper):
+        """What keys are sorted by."""
+
     KEY: RangeRequest.SortTarget.ValueType  # 0
     VERSION: RangeRequest.SortTarget.ValueType  # 1
     CREATE: RangeRequest.SortTarget.ValueType  # 2
@@ -120,18 +131,33 @@ class RangeRequest(_message.Message):
     MIN_CREATE_REVISION_FIELD_NUMBER: _builtins.int
     MAX_CREATE_REVISION_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    """First key of the range. Must not be empty."""
     range_end: _builtins.bytes
+    """End of the range, exclusive. Empty: the single key. One zero byte (AA==): all keys from key on. The key with its
+    last byte raised by one: all keys with that prefix.
+    """
     limit: _builtins.int
+    """Most keys to return; 0 for all."""
     revision: _builtins.int
+    """Revision to read at; 0 for the latest."""
     sort_order: Global___RangeRequest.SortOrder.ValueType
+    """Direction of the sort."""
     sort_target: Global___RangeRequest.SortTarget.ValueType
+    """What to sort by."""
     serializable: _builtins.bool
+    """Answer from the member's own state, fast but possibly stale, instead of asking a quorum."""
     keys_only: _builtins.bool
+    """Leave the values out."""
     count_only: _builtins.bool
+    """Return only the number of keys."""
     min_mod_revision: _builtins.int
+    """Leave out keys changed before this revision; 0 for no bound."""
     max_mod_revision: _builtins.int
+    """Leave out keys changed after this revision; 0 for no bound."""
     min_create_revision: _builtins.int
+    """Leave out keys created before this revision; 0 for no bound."""
     max_create_revision: _builtins.int
+    """Leave out keys created after this revision; 0 for no bound."""
     def __init__(
         self,
         *,
@@ -166,11 +192,15 @@ class RangeResponse(_message.Message):
     MORE_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
+    """Whether the limit cut keys off."""
     count: _builtins.int
+    """Number of keys in the range, whatever the limit and the filters."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def kvs(self) -> _containers.RepeatedCompositeFieldContainer[_kv_pb2.KeyValue]: ...
+    def kvs(self) -> _containers.RepeatedCompositeFieldContainer[_kv_pb2.KeyValue]:
+        """The pairs found; empty with count_only."""
+
     def __init__(
         self,
         *,
@@ -198,11 +228,17 @@ class PutRequest(_message.Message):
     IGNORE_VALUE_FIELD_NUMBER: _builtins.int
     IGNORE_LEASE_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    """The key. Must not be empty."""
     value: _builtins.bytes
+    """The value."""
     lease: _builtins.int
+    """Lease to attach the key to; 0 detaches it."""
     prev_kv: _builtins.bool
+    """Return the pair before the change."""
     ignore_value: _builtins.bool
+    """Keep the present value; the key must exist."""
     ignore_lease: _builtins.bool
+    """Keep the present lease; the key must exist."""
     def __init__(
         self,
         *,
@@ -230,7 +266,9 @@ class PutResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def prev_kv(self) -> _kv_pb2.KeyValue: ...
+    def prev_kv(self) -> _kv_pb2.KeyValue:
+        """The pair before the change, if asked for."""
+
     def __init__(
         self,
         *,
@@ -253,8 +291,11 @@ class DeleteRangeRequest(_message.Message):
     RANGE_END_FIELD_NUMBER: _builtins.int
     PREV_KV_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    """First key to delete. Must not be empty."""
     range_end: _builtins.bytes
+    """End of the range, exclusive; as in a range request."""
     prev_kv: _builtins.bool
+    """Return the deleted pairs."""
     def __init__(
         self,
         *,
@@ -278,10 +319,13 @@ class DeleteRangeResponse(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     PREV_KVS_FIELD_NUMBER: _builtins.int
     deleted: _builtins.int
+    """Number of keys deleted."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def prev_kvs(self) -> _containers.RepeatedCompositeFieldContainer[_kv_pb2.KeyValue]: ...
+    def prev_kvs(self) -> _containers.RepeatedCompositeFieldContainer[_kv_pb2.KeyValue]:
+        """The deleted pairs, if asked for."""
+
     def __init__(
         self,
         *,
@@ -299,6 +343,8 @@ Global___DeleteRangeResponse: _TypeAlias = DeleteRangeResponse  # noqa: Y015
 
 @_typing.final
 class RequestOp(_message.Message):
+    """One operation of a transaction; exactly one member is set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_RANGE_FIELD_NUMBER: _builtins.int
@@ -306,13 +352,21 @@ class RequestOp(_message.Message):
     REQUEST_DELETE_RANGE_FIELD_NUMBER: _builtins.int
     REQUEST_TXN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request_range(self) -> Global___RangeRequest: ...
+    def request_range(self) -> Global___RangeRequest:
+        """Read keys."""
+
     @_builtins.property
-    def request_put(self) -> Global___PutRequest: ...
+    def request_put(self) -> Global___PutRequest:
+        """Store a value."""
+
     @_builtins.property
-    def request_delete_range(self) -> Global___DeleteRangeRequest: ...
+    def request_delete_range(self) -> Global___DeleteRangeRequest:
+        """Delete keys."""
+
     @_builtins.property
-    def request_txn(self) -> Global___TxnRequest: ...
+    def request_txn(self) -> Global___TxnRequest:
+        """A transaction within the transaction."""
+
     def __init__(
         self,
         *,
@@ -333,6 +387,8 @@ Global___RequestOp: _TypeAlias = RequestOp  # noqa: Y015
 
 @_typing.final
 class ResponseOp(_message.Message):
+    """The answer to one operation; the member tells which."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RESPONSE_RANGE_FIELD_NUMBER: _builtins.int
@@ -340,13 +396,21 @@ class ResponseOp(_message.Message):
     RESPONSE_DELETE_RANGE_FIELD_NUMBER: _builtins.int
     RESPONSE_TXN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def response_range(self) -> Global___RangeResponse: ...
+    def response_range(self) -> Global___RangeResponse:
+        """Answer to request_range."""
+
     @_builtins.property
-    def response_put(self) -> Global___PutResponse: ...
+    def response_put(self) -> Global___PutResponse:
+        """Answer to request_put."""
+
     @_builtins.property
-    def response_delete_range(self) -> Global___DeleteRangeResponse: ...
+    def response_delete_range(self) -> Global___DeleteRangeResponse:
+        """Answer to request_delete_range."""
+
     @_builtins.property
-    def response_txn(self) -> Global___TxnResponse: ...
+    def response_txn(self) -> Global___TxnResponse:
+        """Answer to request_txn."""
+
     def __init__(
         self,
         *,
@@ -367,6 +431,8 @@ Global___ResponseOp: _TypeAlias = ResponseOp  # noqa: Y015
 
 @_typing.final
 class Compare(_message.Message):
+    """A condition on a key, or on all keys of a range."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _CompareResult:
@@ -380,7 +446,9 @@ class Compare(_message.Message):
         LESS: Compare._CompareResult.ValueType  # 2
         NOT_EQUAL: Compare._CompareResult.ValueType  # 3
 
-    class CompareResult(_CompareResult, metaclass=_CompareResultEnumTypeWrapper): ...
+    class CompareResult(_CompareResult, metaclass=_CompareResultEnumTypeWrapper):
+        """How the key's property has to stand to the given one."""
+
     EQUAL: Compare.CompareResult.ValueType  # 0
     GREATER: Compare.CompareResult.ValueType  # 1
     LESS: Compare.CompareResult.ValueType  # 2
@@ -398,7 +466,9 @@ class Compare(_message.Message):
         VALUE: Compare._CompareTarget.ValueType  # 3
         LEASE: Compare._CompareTarget.ValueType  # 4
 
-    class CompareTarget(_CompareTarget, metaclass=_CompareTargetEnumTypeWrapper): ...
+    class CompareTarget(_CompareTarget, metaclass=_CompareTargetEnumTypeWrapper):
+        """Which property of the key is compared."""
+
     VERSION: Compare.CompareTarget.ValueType  # 0
     CREATE: Compare.CompareTarget.ValueType  # 1
     MOD: Compare.CompareTarget.ValueType  # 2
@@ -415,14 +485,23 @@ class Compare(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     RANGE_END_FIELD_NUMBER: _builtins.int
     result: Global___Compare.CompareResult.ValueType
+    """How the key's property has to stand to the given one."""
     target: Global___Compare.CompareTarget.ValueType
+    """Which property of the key is compared."""
     key: _builtins.bytes
+    """The key, or the first key of the range."""
     version: _builtins.int
+    """Compared with the key's version; 0 if it does not exist."""
     create_revision: _builtins.int
+    """Compared with the key's creation revision; 0 if it does not exist."""
     mod_revision: _builtins.int
+    """Compared with the revision of the key's last change; 0 if it does not exist."""
     value: _builtins.bytes
+    """Compared with the key's value; never true if the key does not exist."""
     lease: _builtins.int
+    """Compared with the key's lease; 0 if it has none."""
     range_end: _builtins.bytes
+    """End of the range, exclusive; the condition must hold for every key in it."""
     def __init__(
         self,
         *,
@@ -454,11 +533,17 @@ class TxnRequest(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def compare(self) -> _containers.RepeatedCompositeFieldContainer[Global___Compare]: ...
+    def compare(self) -> _containers.RepeatedCompositeFieldContainer[Global___Compare]:
+        """Conditions that must all hold."""
+
     @_builtins.property
-    def success(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestOp]: ...
+    def success(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestOp]:
+        """Operations to run if they hold."""
+
     @_builtins.property
-    def failure(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestOp]: ...
+    def failure(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestOp]:
+        """Operations to run if one does not."""
+
     def __init__(
         self,
         *,
@@ -482,10 +567,13 @@ class TxnResponse(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     RESPONSES_FIELD_NUMBER: _builtins.int
     succeeded: _builtins.bool
+    """Whether the conditions held."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResponseOp]: ...
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResponseOp]:
+        """Answers to the operations that ran, in their order."""
+
     def __init__(
         self,
         *,
@@ -508,7 +596,9 @@ class CompactionRequest(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     PHYSICAL_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    """History before this revision is dropped."""
     physical: _builtins.bool
+    """Answer only after the dropped history is gone from the database."""
     def __init__(
         self,
         *,
@@ -564,6 +654,7 @@ class HashKVRequest(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    """Last revision to include; 0 for the latest."""
     def __init__(
         self,
         *,
@@ -586,8 +677,11 @@ class HashKVResponse(_message.Message):
     COMPACT_REVISION_FIELD_NUMBER: _builtins.int
     HASH_REVISION_FIELD_NUMBER: _builtins.int
     hash: _builtins.int
+    """The checksum."""
     compact_revision: _builtins.int
+    """Compact revision of the member; -1 when never compacted."""
     hash_revision: _builtins.int
+    """Last revision included."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -613,6 +707,7 @@ class HashResponse(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     hash: _builtins.int
+    """The checksum."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -653,8 +748,11 @@ class SnapshotResponse(_message.Message):
     BLOB_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     remaining_bytes: _builtins.int
+    """Bytes of the file still to come."""
     blob: _builtins.bytes
+    """The next piece of the file; in the last message the SHA-256 of the whole file."""
     version: _builtins.str
+    """Storage version of the file."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -675,17 +773,25 @@ Global___SnapshotResponse: _TypeAlias = SnapshotResponse  # noqa: Y015
 
 @_typing.final
 class WatchRequest(_message.Message):
+    """One order to the stream; exactly one member is set."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CREATE_REQUEST_FIELD_NUMBER: _builtins.int
     CANCEL_REQUEST_FIELD_NUMBER: _builtins.int
     PROGRESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def create_request(self) -> Global___WatchCreateRequest: ...
+    def create_request(self) -> Global___WatchCreateRequest:
+        """Start a watcher."""
+
     @_builtins.property
-    def cancel_request(self) -> Global___WatchCancelRequest: ...
+    def cancel_request(self) -> Global___WatchCancelRequest:
+        """Stop a watcher."""
+
     @_builtins.property
-    def progress_request(self) -> Global___WatchProgressRequest: ...
+    def progress_request(self) -> Global___WatchProgressRequest:
+        """Ask up to which revision everything was delivered."""
+
     def __init__(
         self,
         *,
@@ -716,7 +822,9 @@ class WatchCreateRequest(_message.Message):
         NOPUT: WatchCreateRequest._FilterType.ValueType  # 0
         NODELETE: WatchCreateRequest._FilterType.ValueType  # 1
 
-    class FilterType(_FilterType, metaclass=_FilterTypeEnumTypeWrapper): ...
+    class FilterType(_FilterType, metaclass=_FilterTypeEnumTypeWrapper):
+        """Events a watcher can leave out."""
+
     NOPUT: WatchCreateRequest.FilterType.ValueType  # 0
     NODELETE: WatchCreateRequest.FilterType.ValueType  # 1
 
@@ -729,14 +837,23 @@ class WatchCreateRequest(_message.Message):
     WATCH_ID_FIELD_NUMBER: _builtins.int
     FRAGMENT_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    """First key to watch; empty for the very first one."""
     range_end: _builtins.bytes
+    """End of the range, exclusive; as in a range request."""
     start_revision: _builtins.int
+    """First revision to deliver; 0 for changes from now on."""
     progress_notify: _builtins.bool
+    """Tell the revision regularly while there are no events."""
     prev_kv: _builtins.bool
+    """Deliver the pair before each change too."""
     watch_id: _builtins.int
+    """Number for the watcher within the stream; 0 lets the server choose."""
     fragment: _builtins.bool
+    """Allow a large response to be split."""
     @_builtins.property
-    def filters(self) -> _containers.RepeatedScalarFieldContainer[Global___WatchCreateRequest.FilterType.ValueType]: ...
+    def filters(self) -> _containers.RepeatedScalarFieldContainer[Global___WatchCreateRequest.FilterType.ValueType]:
+        """Events to leave out."""
+
     def __init__(
         self,
         *,
@@ -763,6 +880,7 @@ class WatchCancelRequest(_message.Message):
 
     WATCH_ID_FIELD_NUMBER: _builtins.int
     watch_id: _builtins.int
+    """The watcher to stop."""
     def __init__(
         self,
         *,
@@ -778,6 +896,8 @@ Global___WatchCancelRequest: _TypeAlias = WatchCancelRequest  # noqa: Y015
 
 @_typing.final
 class WatchProgressRequest(_message.Message):
+    """Asks up to which revision everything was delivered."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -804,15 +924,23 @@ class WatchResponse(_message.Message):
     FRAGMENT_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     watch_id: _builtins.int
+    """The watcher this is for; -1 for an answer to a progress request or a refused watcher."""
     created: _builtins.bool
+    """The watcher was created (or refused, if canceled is set too)."""
     canceled: _builtins.bool
+    """The watcher is stopped; no more events come for it."""
     compact_revision: _builtins.int
+    """Set when the watcher was stopped because its next revision is compacted: the first revision still available."""
     cancel_reason: _builtins.str
+    """Why the watcher was stopped."""
     fragment: _builtins.bool
+    """More of this response follows."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_kv_pb2.Event]: ...
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_kv_pb2.Event]:
+        """Changes, whole revisions in order."""
+
     def __init__(
         self,
         *,
@@ -840,7 +968,9 @@ class LeaseGrantRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     TTL: _builtins.int
+    """Seconds the lease lives without being kept alive; raised to the server's minimum."""
     ID: _builtins.int
+    """Number for the lease; 0 lets the server choose."""
     def __init__(
         self,
         *,
@@ -864,8 +994,11 @@ class LeaseGrantResponse(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The lease."""
     TTL: _builtins.int
+    """Seconds granted."""
     error: _builtins.str
+    """Never set."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -890,6 +1023,7 @@ class LeaseRevokeRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The lease to end."""
     def __init__(
         self,
         *,
@@ -925,6 +1059,8 @@ Global___LeaseRevokeResponse: _TypeAlias = LeaseRevokeResponse  # noqa: Y015
 
 @_typing.final
 class LeaseCheckpoint(_message.Message):
+    """Remaining time of a lease, kept across a change of leader."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -991,6 +1127,7 @@ class LeaseKeepAliveRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The lease to renew."""
     def __init__(
         self,
         *,
@@ -1012,7 +1149,9 @@ class LeaseKeepAliveResponse(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The lease."""
     TTL: _builtins.int
+    """Seconds it lives from now on; 0 if it does not exist."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -1037,7 +1176,9 @@ class LeaseTimeToLiveRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The lease."""
     keys: _builtins.bool
+    """Return its keys too."""
     def __init__(
         self,
         *,
@@ -1062,12 +1203,17 @@ class LeaseTimeToLiveResponse(_message.Message):
     GRANTEDTTL_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The lease."""
     TTL: _builtins.int
+    """Seconds left; -1 if it does not exist."""
     grantedTTL: _builtins.int
+    """Seconds it was granted."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Keys attached to it."""
+
     def __init__(
         self,
         *,
@@ -1106,6 +1252,7 @@ class LeaseStatus(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The lease."""
     def __init__(
         self,
         *,
@@ -1128,7 +1275,9 @@ class LeaseLeasesResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseStatus]: ...
+    def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseStatus]:
+        """All leases."""
+
     def __init__(
         self,
         *,
@@ -1145,6 +1294,8 @@ Global___LeaseLeasesResponse: _TypeAlias = LeaseLeasesResponse  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):
+    """One member of the cluster."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -1153,12 +1304,19 @@ class Member(_message.Message):
     CLIENTURLS_FIELD_NUMBER: _builtins.int
     ISLEARNER_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The member's number."""
     name: _builtins.str
+    """Its name; empty until it has started once."""
     isLearner: _builtins.bool
+    """It replicates but does not vote."""
     @_builtins.property
-    def peerURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def peerURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the other members reach it."""
+
     @_builtins.property
-    def clientURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def clientURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where clients reach it; empty until it has started once."""
+
     def __init__(
         self,
         *,
@@ -1183,8 +1341,11 @@ class MemberAddRequest(_message.Message):
     PEERURLS_FIELD_NUMBER: _builtins.int
     ISLEARNER_FIELD_NUMBER: _builtins.int
     isLearner: _builtins.bool
+    """Add it as a learner, which does not vote."""
     @_builtins.property
-    def peerURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def peerURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the other members will reach it."""
+
     def __init__(
         self,
         *,
@@ -1209,9 +1370,13 @@ class MemberAddResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def member(self) -> Global___Member: ...
+    def member(self) -> Global___Member:
+        """The new member."""
+
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """All members after the change."""
+
     def __init__(
         self,
         *,
@@ -1233,6 +1398,7 @@ class MemberRemoveRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The member to remove."""
     def __init__(
         self,
         *,
@@ -1255,7 +1421,9 @@ class MemberRemoveResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """All members after the change."""
+
     def __init__(
         self,
         *,
@@ -1277,8 +1445,11 @@ class MemberUpdateRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     PEERURLS_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The member to change."""
     @_builtins.property
-    def peerURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def peerURLs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its new peer URLs."""
+
     def __init__(
         self,
         *,
@@ -1302,7 +1473,9 @@ class MemberUpdateResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """All members after the change."""
+
     def __init__(
         self,
         *,
@@ -1323,6 +1496,7 @@ class MemberListRequest(_message.Message):
 
     LINEARIZABLE_FIELD_NUMBER: _builtins.int
     linearizable: _builtins.bool
+    """Ask a quorum first, so that the list is not stale."""
     def __init__(
         self,
         *,
@@ -1345,7 +1519,9 @@ class MemberListResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """All members."""
+
     def __init__(
         self,
         *,
@@ -1366,6 +1542,7 @@ class MemberPromoteRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     ID: _builtins.int
+    """The learner to promote."""
     def __init__(
         self,
         *,
@@ -1388,7 +1565,9 @@ class MemberPromoteResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]: ...
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
+        """All members after the change."""
+
     def __init__(
         self,
         *,
@@ -1444,6 +1623,7 @@ class MoveLeaderRequest(_message.Message):
 
     TARGETID_FIELD_NUMBER: _builtins.int
     targetID: _builtins.int
+    """The member to become leader."""
     def __init__(
         self,
         *,
@@ -1491,7 +1671,9 @@ class AlarmRequest(_message.Message):
         ACTIVATE: AlarmRequest._AlarmAction.ValueType  # 1
         DEACTIVATE: AlarmRequest._AlarmAction.ValueType  # 2
 
-    class AlarmAction(_AlarmAction, metaclass=_AlarmActionEnumTypeWrapper): ...
+    class AlarmAction(_AlarmAction, metaclass=_AlarmActionEnumTypeWrapper):
+        """What to do with alarms."""
+
     GET: AlarmRequest.AlarmAction.ValueType  # 0
     ACTIVATE: AlarmRequest.AlarmAction.ValueType  # 1
     DEACTIVATE: AlarmRequest.AlarmAction.ValueType  # 2
@@ -1500,8 +1682,11 @@ class AlarmRequest(_message.Message):
     MEMBERID_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
     action: Global___AlarmRequest.AlarmAction.ValueType
+    """What to do."""
     memberID: _builtins.int
+    """Member the alarm is about."""
     alarm: Global___AlarmType.ValueType
+    """Which alarm; NONE means all in a GET."""
     def __init__(
         self,
         *,
@@ -1519,12 +1704,16 @@ Global___AlarmRequest: _TypeAlias = AlarmRequest  # noqa: Y015
 
 @_typing.final
 class AlarmMember(_message.Message):
+    """An active alarm."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MEMBERID_FIELD_NUMBER: _builtins.int
     ALARM_FIELD_NUMBER: _builtins.int
     memberID: _builtins.int
+    """Member the alarm is about."""
     alarm: Global___AlarmType.ValueType
+    """Which alarm."""
     def __init__(
         self,
         *,
@@ -1548,7 +1737,9 @@ class AlarmResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlarmMember]: ...
+    def alarms(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlarmMember]:
+        """The alarms listed, raised or cleared."""
+
     def __init__(
         self,
         *,
@@ -1577,7 +1768,9 @@ class DowngradeRequest(_message.Message):
         ENABLE: DowngradeRequest._DowngradeAction.ValueType  # 1
         CANCEL: DowngradeRequest._DowngradeAction.ValueType  # 2
 
-    class DowngradeAction(_DowngradeAction, metaclass=_DowngradeActionEnumTypeWrapper): ...
+    class DowngradeAction(_DowngradeAction, metaclass=_DowngradeActionEnumTypeWrapper):
+        """Step of the downgrade."""
+
     VALIDATE: DowngradeRequest.DowngradeAction.ValueType  # 0
     ENABLE: DowngradeRequest.DowngradeAction.ValueType  # 1
     CANCEL: DowngradeRequest.DowngradeAction.ValueType  # 2
@@ -1585,7 +1778,9 @@ class DowngradeRequest(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     action: Global___DowngradeRequest.DowngradeAction.ValueType
+    """Step of the downgrade."""
     version: _builtins.str
+    """Version to go to, such as 3.5."""
     def __init__(
         self,
         *,
@@ -1607,6 +1802,7 @@ class DowngradeResponse(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """Version of the cluster."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -1675,21 +1871,35 @@ class StatusResponse(_message.Message):
     DBSIZEQUOTA_FIELD_NUMBER: _builtins.int
     DOWNGRADEINFO_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """etcd version whose API the member speaks."""
     dbSize: _builtins.int
+    """Bytes the database takes on disk."""
     leader: _builtins.int
+    """Member that leads; 0 if there is none."""
     raftIndex: _builtins.int
+    """Last log entry the member knows to be committed."""
     raftTerm: _builtins.int
+    """Raft term of the member."""
     raftAppliedIndex: _builtins.int
+    """Last log entry the member has applied."""
     dbSizeInUse: _builtins.int
+    """Bytes of the database that hold data."""
     isLearner: _builtins.bool
+    """The member replicates but does not vote."""
     storageVersion: _builtins.str
+    """Version of the storage format."""
     dbSizeQuota: _builtins.int
+    """Bytes the database may grow to."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Missing leader and active alarms."""
+
     @_builtins.property
-    def downgradeInfo(self) -> Global___DowngradeInfo: ...
+    def downgradeInfo(self) -> Global___DowngradeInfo:
+        """Whether a downgrade is under way."""
+
     def __init__(
         self,
         *,
@@ -1722,7 +1932,9 @@ class DowngradeInfo(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     TARGETVERSION_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
+    """A downgrade is under way."""
     targetVersion: _builtins.str
+    """Version it goes to."""
     def __init__(
         self,
         *,
@@ -1789,7 +2001,9 @@ class AuthenticateRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """User name."""
     password: _builtins.str
+    """Password."""
     def __init__(
         self,
         *,
@@ -1813,10 +2027,15 @@ class AuthUserAddRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     HASHEDPASSWORD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """User name."""
     password: _builtins.str
+    """Password; empty for a user without one."""
     hashedPassword: _builtins.str
+    """Filled in by the server."""
     @_builtins.property
-    def options(self) -> _auth_pb2.UserAddOptions: ...
+    def options(self) -> _auth_pb2.UserAddOptions:
+        """Options of the user."""
+
     def __init__(
         self,
         *,
@@ -1839,6 +2058,7 @@ class AuthUserGetRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """User name."""
     def __init__(
         self,
         *,
@@ -1858,6 +2078,7 @@ class AuthUserDeleteRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """User name."""
     def __init__(
         self,
         *,
@@ -1879,8 +2100,11 @@ class AuthUserChangePasswordRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     HASHEDPASSWORD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """User name."""
     password: _builtins.str
+    """The new password."""
     hashedPassword: _builtins.str
+    """Filled in by the server."""
     def __init__(
         self,
         *,
@@ -1903,7 +2127,9 @@ class AuthUserGrantRoleRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     user: _builtins.str
+    """User name."""
     role: _builtins.str
+    """Role name."""
     def __init__(
         self,
         *,
@@ -1925,7 +2151,9 @@ class AuthUserRevokeRoleRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """User name."""
     role: _builtins.str
+    """Role name."""
     def __init__(
         self,
         *,
@@ -1946,6 +2174,7 @@ class AuthRoleAddRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Role name."""
     def __init__(
         self,
         *,
@@ -1965,6 +2194,7 @@ class AuthRoleGetRequest(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     role: _builtins.str
+    """Role name."""
     def __init__(
         self,
         *,
@@ -2014,6 +2244,7 @@ class AuthRoleDeleteRequest(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     role: _builtins.str
+    """Role name."""
     def __init__(
         self,
         *,
@@ -2034,8 +2265,11 @@ class AuthRoleGrantPermissionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PERM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Role name."""
     @_builtins.property
-    def perm(self) -> _auth_pb2.Permission: ...
+    def perm(self) -> _auth_pb2.Permission:
+        """The permission to give."""
+
     def __init__(
         self,
         *,
@@ -2058,8 +2292,11 @@ class AuthRoleRevokePermissionRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     RANGE_END_FIELD_NUMBER: _builtins.int
     role: _builtins.str
+    """Role name."""
     key: _builtins.bytes
+    """First key of the permission."""
     range_end: _builtins.bytes
+    """End of its range, exactly as granted."""
     def __init__(
         self,
         *,
@@ -2123,7 +2360,9 @@ class AuthStatusResponse(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     AUTHREVISION_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
+    """Whether authentication is on."""
     authRevision: _builtins.int
+    """Counts the changes of users and roles."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -2148,6 +2387,7 @@ class AuthenticateResponse(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """Send it as the Authorization header."""
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     def __init__(
@@ -2193,7 +2433,9 @@ class AuthUserGetResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Roles of the user."""
+
     def __init__(
         self,
         *,
@@ -2317,7 +2559,9 @@ class AuthRoleGetResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def perm(self) -> _containers.RepeatedCompositeFieldContainer[_auth_pb2.Permission]: ...
+    def perm(self) -> _containers.RepeatedCompositeFieldContainer[_auth_pb2.Permission]:
+        """Permissions of the role."""
+
     def __init__(
         self,
         *,
@@ -2341,7 +2585,9 @@ class AuthRoleListResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of all roles."""
+
     def __init__(
         self,
         *,
@@ -2365,7 +2611,9 @@ class AuthUserListResponse(_message.Message):
     @_builtins.property
     def header(self) -> Global___ResponseHeader: ...
     @_builtins.property
-    def users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of all users."""
+
     def __init__(
         self,
         *,

@@ -28,8 +28,11 @@ class CampaignRequest(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     name: _builtins.bytes
+    """Name of the election."""
     lease: _builtins.int
+    """Lease of the candidate; the leadership ends with it."""
     value: _builtins.bytes
+    """What the leader proclaims when elected."""
     def __init__(
         self,
         *,
@@ -54,7 +57,9 @@ class CampaignResponse(_message.Message):
     @_builtins.property
     def header(self) -> _rpc_pb2.ResponseHeader: ...
     @_builtins.property
-    def leader(self) -> Global___LeaderKey: ...
+    def leader(self) -> Global___LeaderKey:
+        """The leadership won; needed to proclaim and to resign."""
+
     def __init__(
         self,
         *,
@@ -71,6 +76,8 @@ Global___CampaignResponse: _TypeAlias = CampaignResponse  # noqa: Y015
 
 @_typing.final
 class LeaderKey(_message.Message):
+    """Proof of leadership."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -78,9 +85,13 @@ class LeaderKey(_message.Message):
     REV_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     name: _builtins.bytes
+    """Name of the election."""
     key: _builtins.bytes
+    """Key that exists while the leadership lasts."""
     rev: _builtins.int
+    """Creation revision of that key."""
     lease: _builtins.int
+    """Lease of the leader."""
     def __init__(
         self,
         *,
@@ -103,6 +114,7 @@ class LeaderRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.bytes
+    """Name of the election."""
     def __init__(
         self,
         *,
@@ -125,7 +137,9 @@ class LeaderResponse(_message.Message):
     @_builtins.property
     def header(self) -> _rpc_pb2.ResponseHeader: ...
     @_builtins.property
-    def kv(self) -> _kv_pb2.KeyValue: ...
+    def kv(self) -> _kv_pb2.KeyValue:
+        """The leader's key with the value it proclaimed."""
+
     def __init__(
         self,
         *,
@@ -146,7 +160,9 @@ class ResignRequest(_message.Message):
 
     LEADER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def leader(self) -> Global___LeaderKey: ...
+    def leader(self) -> Global___LeaderKey:
+        """The leadership to give up."""
+
     def __init__(
         self,
         *,
@@ -187,8 +203,11 @@ class ProclaimRequest(_message.Message):
     LEADER_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     value: _builtins.bytes
+    """The new value."""
     @_builtins.property
-    def leader(self) -> Global___LeaderKey: ...
+    def leader(self) -> Global___LeaderKey:
+        """The leadership that Campaign returned."""
+
     def __init__(
         self,
         *,

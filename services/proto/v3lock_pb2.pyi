@@ -26,7 +26,9 @@ class LockRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     name: _builtins.bytes
+    """Name of the lock."""
     lease: _builtins.int
+    """Lease of the holder; with 0 the server grants one of 60 seconds that nobody keeps alive."""
     def __init__(
         self,
         *,
@@ -48,6 +50,7 @@ class LockResponse(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    """Key that exists while the lock is held; use it in transactions to guard work done under the lock."""
     @_builtins.property
     def header(self) -> _rpc_pb2.ResponseHeader: ...
     def __init__(
@@ -70,6 +73,7 @@ class UnlockRequest(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     key: _builtins.bytes
+    """The key that Lock returned."""
     def __init__(
         self,
         *,

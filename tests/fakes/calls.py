@@ -105,12 +105,15 @@ class FakeCalls:
         return self._delete_range(rpc_pb2.DeleteRangeRequest.FromString(body)).SerializeToString()
 
     def txn(self, body: bytes) -> bytes:
-        """Compares of mod_revision with EQUAL only."""
+        """Compares of mod_revision and version, with EQUAL and GREATER."""
         request = rpc_pb2.TxnRequest.FromString(body)
         response = rpc_pb2.TxnResponse(succeeded=True)
         for compare in request.compare:
-            present = self.keys.get(compare.key)
-            if (present.mod_revision if present else 0) != compare.mod_revision:
+            present = self.keys.get(compare.key, kv_pb2.KeyValue())
+            by_mod = compare.target == rpc_pb2.Compare.MOD
+            actual = present.mod_revision if by_mod else present.version
+            wanted = compare.mod_revision if by_mod else compare.version
+            if not (actual > wanted if compare.result == rpc_pb2.Compare.GREATER else actual == wanted):
                 response.succeeded = False
         for operation in request.success if response.succeeded else request.failure:
             answer = response.responses.add()
