@@ -1,1 +1,1 @@
-"""PROCESS watch: watchers, their groups, and the delivery of events."""
+"""The watch process: who waits for which keys, and what each of them has been told."""

@@ -7,8 +7,8 @@ present it is joined to the group that was there before. So an event crosses to 
 of the groups that want it, and the worker writes it to as many watchers as the groups have. Handles and stream
 numbers belong to one incarnation of one api worker, which draws them; 0 is no group.
 
-All revisions of one message are whole: no transaction is split over two EVENTS, HISTORY or DELIVER messages, except
-where a client asked for fragments.
+All revisions of one message are whole: no transaction is split over two EVENTS, HISTORY or DELIVER messages. Clients
+that asked for fragments get them from their api worker.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Form(IntFlag):
     NOPUT = 1
     NODELETE = 2
     PREVIOUS = 4
-    FRAGMENTS = 8
+    FRAGMENTS = 8  # only keeps apart what api writes differently
 
 
 OPEN: Final = Struct("<BQQQBI")  # op, handle, stream, first revision, Form, length of key; key, range end
@@ -62,7 +62,10 @@ STREAM: Final = Struct("<BQ")  # HOLD, RESUME, FORGET: stream
 PROGRESS_ASK: Final = Struct("<BQ")  # op, token
 HANDLE_BYTES: Final = 8  # handles of CLOSE and EVENTS are packed one after the other, little endian
 
-DELIVER_EVENTS: Final = Struct("<BBQQI")  # op, more fragments follow, header revision, next revision, handles
+DELIVER_EVENTS: Final = Struct("<BQQI")
+"""Op, revision for the response's header, first revision not in here nor told before, handles. The handles follow and
+then the events as the `events` fields of a WatchResponse; nothing else of the response, which the worker completes."""
+
 SYNCED: Final = Struct("<BQQQ")  # handle, revision, handle of a synced group of the same stream and form (or 0)
 BEHIND: Final = Struct("<BQQ")  # handle, first revision it lacks
 JOINED: Final = Struct("<BQQ")  # handle, handle of the group it is now (or 0)
