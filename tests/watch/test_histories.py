@@ -69,8 +69,10 @@ def check(world: World, watcher: Watcher) -> None:
         if ended[0].compact_revision:
             assert ended[0].header.revision == 0
             missed = wanted[len(events) :]
-            assert first < ended[0].compact_revision or not missed or (
-                missed[0].kv.mod_revision <= ended[0].compact_revision
+            assert (
+                first < ended[0].compact_revision
+                or not missed
+                or (missed[0].kv.mod_revision <= ended[0].compact_revision)
             )
         else:
             assert watcher.cancelled

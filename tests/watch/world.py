@@ -55,7 +55,7 @@ class Store:
 
     def txn(self, operations: list[tuple[bytes, bytes | None]]) -> None:
         """Put or (value None) delete; deletes of absent keys do nothing."""
-        done = []
+        done: list[Recorded] = []
         for key, value in operations:
             before = self._live.get(key)
             if value is None and before is None:
@@ -177,9 +177,7 @@ class Client:
         )
 
     def progress(self) -> None:
-        self.stream.receive(
-            rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()).SerializeToString()
-        )
+        self.stream.receive(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()).SerializeToString())
 
     def of(self, watch_id: int) -> list[rpc_pb2.WatchResponse]:
         return [response for response in self.responses if response.watch_id == watch_id]
