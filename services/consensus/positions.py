@@ -80,3 +80,14 @@ class Positions:
         self.bytes -= sum(self._sizes[:count])
         for column in (self._terms, self._chains, self._seqs, self._offsets, self._sizes):
             del column[:count]
+
+    def index_behind(self, index: int, bytes_max: int) -> int:
+        """The oldest index such that the entries after it, up to `index`, take no more than `bytes_max`."""
+        if self.bytes <= bytes_max:
+            return self.base.index
+        size = 0
+        slot = min(index, self.last_index) - self.base.index
+        while slot > 0 and size + self._sizes[slot - 1] <= bytes_max:
+            slot -= 1
+            size += self._sizes[slot]
+        return self.base.index + slot

@@ -202,6 +202,15 @@ class Wal:
         if dropped:
             sync_directory(self.directory)
 
+    def can_drop(self, index: int) -> bool:
+        """True if `compact` to `index` would remove a segment."""
+        seqs = sorted(self._segments)
+        return len(seqs) > 1 and self._segments[seqs[1]].header.base.index <= index
+
+    def index_behind(self, index: int, bytes_max: int) -> int:
+        """The oldest index such that the entries after it, up to `index`, take no more than `bytes_max`."""
+        return self._positions.index_behind(index, bytes_max)
+
     def has_room(self) -> bool:
         """False while entries should be refused as the disk gives no further segment. Asks for one if need be."""
         if self._store.spare_ready:

@@ -1,0 +1,140 @@
+"""PROCESS consensus: settings, log, core, peers, local sockets. `python -m quorate.consensus`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import ssl
+import time
+from typing import Any, Final
+
+from quorate.consensus import bootstrap
+from quorate.consensus.connections import Contexts, listen
+from quorate.consensus.driver import Driver
+from quorate.consensus.handshake import REMOVED_TEXT
+from quorate.consensus.node import assemble
+from quorate.consensus.peers import Peers, PeerSettings
+from quorate.consensus.raft.messages import NOBODY
+from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.snapshots import Snapshots
+from quorate.consensus.stats import Stats
+from quorate.consensus.wal import SEGMENT_BYTES
+from quorate.node import lifecycle, logs, tls
+from quorate.node.config import Config
+from quorate.node.lifecycle import OperatorError
+from quorate.wire.messages import Part
+from quorate.wire.sockets import Address, Endpoint
+
+log = logs.named()
+
+SEGMENT_VARIABLE: Final = "QUORATE_WAL_SEGMENT_BYTES"  # for tests on small disks
+REMOVED_GRACE_S: Final = 1.0  # etcd: a removed member stops a second later
+
+
+async def main(config: Config) -> None:
+    """The life of the process."""
+    loop = asyncio.get_running_loop()
+    stop = lifecycle.stop_event()
+    server_context, client_context = peer_contexts(config)
+    segment_bytes = int(os.environ.get(SEGMENT_VARIABLE, SEGMENT_BYTES))
+    listeners = [
+        (one, is_encrypted(url, server_context))
+        for url in config.listen_peer_urls
+        for one in listen(url, config.socket_reuse_port)
+    ]
+    fetch = bootstrap.fetch_members(client_context() if client_context is not None else None)
+    start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes)
+    snapshots_path = config.database_path.parent
+    bootstrap.prepare_directory(snapshots_path)
+    config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    endpoint = Endpoint(config.run_path, Address(Part.CONSENSUS))
+    node = assemble(config, start, endpoint, random.Random(start.meta.member_id ^ time.time_ns()))  # noqa: S311
+    driver = node.driver
+    settings = PeerSettings(
+        start.meta.member_id,
+        dial_timeout_s=1.0 + config.election_timeout / 1000,
+        silence_ms=max(config.raft_read_timeout, config.raft_write_timeout),
+        server_context=server_context,
+        client_context=client_context,
+    )
+    snapshots = Snapshots(loop, driver, settings, snapshots_path)
+    removed = asyncio.Event()
+    peers = Peers(loop, settings, driver.membership, driver.hear, removed.set, snapshots.receive)
+    driver.network, driver.courier = peers, snapshots
+    driver.on_stats = Stats(driver, peers, snapshots).render
+    driver.on_membership = lambda: removed.set() if driver.member_id in driver.membership.removed else None
+    peers.start(listeners)
+    driver.start(hasten=start.is_new or config.initial_election_tick_advance)
+    try:
+        await ended(driver, stop, removed)
+    finally:
+        driver.stop()
+        snapshots.close()
+        peers.close()
+        endpoint.close()
+    start.wal.close()
+
+
+async def ended(driver: Driver, stop: asyncio.Event, removed: asyncio.Event) -> None:
+    """Returns when the process has been asked to stop and leads no longer; raises what made it fail."""
+    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in (stop, removed)]
+    try:
+        await asyncio.wait([driver.failure, *waiting], return_when=asyncio.FIRST_COMPLETED)
+        if driver.failure.done():
+            driver.failure.result()
+        if removed.is_set():
+            log.warn(REMOVED_TEXT, local_member_id=f"{driver.member_id:x}")
+            await asyncio.sleep(REMOVED_GRACE_S)
+            raise OperatorError(REMOVED_TEXT)
+        await hand_over(driver)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+async def hand_over(driver: Driver) -> None:
+    """A leader that goes makes the longest connected voter its successor, and waits for it for two elections."""
+    core = driver.core
+    voters = [number for number in driver.membership.conf.voters if number != driver.member_id]
+    connected = [(since, number) for number in voters if (since := driver.network.active_since(number)) is not None]
+    if core.role is not RaftRole.LEADER or not connected:
+        return
+    successor = min(connected)[1]
+    log.info("leadership transfer starting", current_leader=f"{driver.member_id:x}", transferee=f"{successor:x}")
+    if core.transfer_leader(successor) is not None:
+        return
+    driver.schedule()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2 * driver.times.election_s):
+            while core.leader_id in (driver.member_id, NOBODY):
+                driver.role_changed.clear()
+                await driver.role_changed.wait()
+    log.info("leadership transfer finished", leader=f"{core.leader_id:x}")
+
+
+def is_encrypted(url: str, context: ssl.SSLContext | None) -> bool:
+    """Whether the peer url is served with TLS; OperatorError if it should be and cannot."""
+    if not url.startswith(("https://", "unixs://")):
+        return False
+    if context is None:
+        raise OperatorError(
+            f"TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url {url} with HTTPS scheme"
+        )
+    return True
+
+
+def peer_contexts(config: Config) -> tuple[ssl.SSLContext | None, Contexts | None]:
+    """TLS for the peer port and for dialling, where the urls ask for it."""
+    files = tls.peer_side(config)
+    if not files.enabled:
+        return None, None
+    try:
+        return tls.server_context(files), tls.DialContexts(files).context
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise OperatorError(f"cannot use the peer certificates: {error}") from error
+
+
+if __name__ == "__main__":
+    lifecycle.run("consensus", main)

@@ -1,0 +1,567 @@
+"""The Ready loop: what may be sent goes out, what must be durable is written, what had to wait follows. In that order.
+
+One turn takes everything that arrived, from the node's other parts and from the peers, makes one entry of the commands
+and one question of the reads, and then does what the Raft core asks until it asks for nothing more. The log is
+written inline: while the disk works, everything that arrives piles up and becomes the next batch. There is no timer
+on this way, so an idle node answers at once and a busy one batches by itself.
+
+Nothing here decodes a command. Work is per chunk and per entry, never per command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from quorate.consensus.frames import Call, CallReply, PeerMessage
+from quorate.consensus.membership import Membership, Meta
+from quorate.consensus.meta import MetaFiles
+from quorate.consensus.proposals import Proposals
+from quorate.consensus.raft.core import RaftCore
+from quorate.consensus.raft.messages import (
+    NOBODY,
+    Append,
+    Entry,
+    EntryKind,
+    HardState,
+    InstallSnapshot,
+    Message,
+    Ready,
+    Refusal,
+)
+from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.reads import Reads
+from quorate.consensus.wal import Wal
+from quorate.node import logs
+from quorate.node.lifecycle import OperatorError
+from quorate.wire import errors, messages
+from quorate.wire.messages import APPLIED, ENTRY, IMAGE, START, STORAGE_HELLO, Kind, Part
+from quorate.wire.sockets import Address, Channel, Endpoint
+
+log = logs.named("raft")
+
+FRAMES_MAX: Final = 64  # taken in one turn
+FLUSH_RETRY_S: Final = 0.001
+CACHE_BYTES_MAX: Final = 32 * 1024 * 1024  # entries kept in memory for followers and storage
+LOG_BYTES_KEPT: Final = 64 * 1024 * 1024  # behind what storage has, for slow followers
+LOG_BYTES_MAX: Final = 512 * 1024 * 1024  # a live follower may hold back as much; then it gets a snapshot
+
+# The numbers in the log begin with 1 (0 is no kind); between the processes they begin with 0.
+_WIRE_KINDS: Final = {
+    EntryKind.BATCH: messages.EntryKind.BATCH,
+    EntryKind.NOOP: messages.EntryKind.NOOP,
+    EntryKind.CONF: messages.EntryKind.CONF,
+    EntryKind.ATTR: messages.EntryKind.ATTRIBUTES,
+}
+_KIND_OF: Final = {int(kind): int(wire) for kind, wire in _WIRE_KINDS.items()}
+
+
+class Network(Protocol):
+    """What the driver needs of the other members; `peers.Peers` in production."""
+
+    has_leader: bool
+
+    def send(self, message: PeerMessage) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def update(self, membership: Membership) -> None: ...
+
+    def active_since(self, number: int) -> float | None: ...
+
+
+class SnapshotCourier(Protocol):
+    """Takes images of storage to members that fell behind; `snapshots.Snapshots` in production."""
+
+    def send(self, number: int) -> None: ...
+
+    def image_taken(self, index: int, term: int, path: str) -> None: ...
+
+    def install_path(self, index: int) -> str | None: ...
+
+    def installed(self, index: int) -> None: ...
+
+    def held_index(self) -> int | None: ...
+
+    def look(self, now: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The settings that are times."""
+
+    tick_s: float
+    election_s: float
+
+    @property
+    def request_s(self) -> float:
+        """How long etcd lets a request wait: 5 s and two elections."""
+        return 5.0 + 2 * self.election_s
+
+
+class Driver:
+    """One member at work. `network`, `courier`, `on_membership` and `on_call` are set before `start`."""
+
+    network: Network
+    courier: SnapshotCourier
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: Endpoint,
+        core: RaftCore,
+        wal: Wal,
+        meta: Meta,
+        meta_files: MetaFiles,
+        seen_index: int,
+        times: Times,
+        catchup_entries: int,
+    ) -> None:
+        """`meta.membership` is as of `seen_index`, from which on the core hands out committed entries."""
+        self.core = core
+        self.wal = wal
+        self.membership = meta.membership
+        self.member_id = meta.member_id
+        self.times = times
+        self.proposals = Proposals(times.request_s)
+        self.reads = Reads(times.request_s)
+        self.leader_changes = 0
+        self.heartbeat_failures = 0
+        self.slow_ticks = 0
+        self.failure: asyncio.Future[None] = loop.create_future()
+        self.membership_index = meta.membership.index  # of the last entry that changed it
+        self.seen_index = seen_index
+        self.handed_index = 0  # newest entry in the stream to storage
+        self.durable_index = 0  # what storage never needs again
+        self.applied_index = 0
+        self.role_changed = asyncio.Event()
+        self.on_membership: Callable[[], None] = lambda: None
+        self.on_call: Callable[[Channel, bytes], None] = lambda _channel, _body: None
+        self.on_peer_call: Callable[[Call | CallReply], None] = lambda _call: None
+        self.on_stats: Callable[[], bytes] = bytes
+        self.on_tick: Callable[[float], None] = lambda _now: None
+        self._loop = loop
+        self._endpoint = endpoint
+        self._meta = meta
+        self._meta_files = meta_files
+        self._catchup_entries = catchup_entries
+        self._hard_state = wal.hard_state
+        self._storage = endpoint.connect(Address(Part.STORAGE))
+        self._streaming = False  # storage is told entries
+        self._storage_start: int | None = None  # where it wants to go on, until the log is committed that far
+        self._peer_inbox: list[PeerMessage] = []
+        self._turn_due = False
+        self._has_room = True
+        self._role = self._role_now()
+        self._next_tick = 0.0
+        self._written: deque[tuple[int, int]] = deque()  # (last index, bytes written so far), a point a tick
+        self._compacted_at = 0.0
+
+    # --- life ---
+
+    def start(self, hasten: bool = True) -> None:
+        """Begins to listen and to tick; with `hasten` a cluster of one elects itself at once."""
+        endpoint = self._endpoint
+        endpoint.when_opened(self._opened)
+        endpoint.accept(lambda _address: bytes)
+        if Address(Part.WATCH) not in endpoint.channels:
+            endpoint.connect(Address(Part.WATCH))
+        self._loop.add_reader(endpoint.fileno(), self.turn)
+        self._next_tick = self._loop.time() + self.times.tick_s
+        self._loop.call_at(self._next_tick, self._tick)
+        if hasten and self.core.conf_state.voters == (self.member_id,) and not self.core.conf_state.is_joint:
+            self.core.campaign()
+        self.schedule()
+
+    def stop(self) -> None:
+        """No more turns."""
+        self._loop.remove_reader(self._endpoint.fileno())
+        if not self.failure.done():
+            self.failure.set_result(None)
+
+    def schedule(self) -> None:
+        """A turn soon: something arrived outside of the local sockets."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self.turn)
+
+    def hear(self, arrived: list[PeerMessage]) -> None:
+        """Messages of a peer, for the next turn."""
+        self._peer_inbox += arrived
+        self.schedule()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failure.done():
+            if isinstance(error, OSError):
+                error = LogFailed(f"failed to write the log in {self.wal.directory}: {error.strerror}")
+            self.failure.set_exception(error)
+
+    # --- the turn ---
+
+    def turn(self) -> None:
+        """Takes what arrived and does what follows from it."""
+        self._turn_due = False
+        if self.failure.done():
+            return
+        try:
+            more = self._receive()
+            self._work()
+        except Exception as error:  # any exception here ends the process, in `__main__`
+            self._fail(error)
+            return
+        if more:
+            self.schedule()
+        elif not self._endpoint.flush() and not self._turn_due:
+            self._turn_due = True
+            self._loop.call_later(FLUSH_RETRY_S, self.turn)
+
+    def _receive(self) -> bool:
+        """Takes one turn's input; True if there may be more."""
+        batches = self._endpoint.receive(FRAMES_MAX)
+        now = time.monotonic()
+        for channel, arrived in batches:
+            for kind, body in arrived:
+                if kind == Kind.PROPOSE:
+                    self.proposals.add(channel, body, now)
+                elif kind == Kind.READ:
+                    self.reads.add(channel, body, now)
+                elif kind == Kind.APPLIED:
+                    self._note_applied(*APPLIED.unpack(body))
+                else:
+                    self._take_rare(channel, kind, body)
+        if self._peer_inbox:
+            inbox, self._peer_inbox = self._peer_inbox, []
+            for message in inbox:
+                self._take_peer(message)
+        return len(batches) == FRAMES_MAX
+
+    def _work(self) -> None:
+        core = self.core
+        if self._has_room:
+            is_remote = core.role is not RaftRole.LEADER
+            self.proposals.propose_open(self._propose, is_remote)
+        else:
+            self.proposals.refuse_open(errors.NO_SPACE)
+        self.reads.ask(core.read_index)
+        while (ready := core.ready()) is not None:
+            self._fulfil(ready)
+        self.reads.release(self.handed_index, self._storage, self._streaming)
+        self._tell_role()
+        self._endpoint.flush()
+        self.network.flush()
+
+    def _propose(self, payload: bytes, ref: int) -> Refusal | None:
+        return self.core.propose(payload, ref=ref)
+
+    def _take_peer(self, message: PeerMessage) -> None:
+        if isinstance(message, Append):
+            if message.entries and not self._has_room:
+                return  # the leader says it again; until then this member has not got it
+        elif isinstance(message, Call | CallReply):
+            self.on_peer_call(message)
+            return
+        assert isinstance(message, Message)
+        self.core.step(message)
+
+    def _take_rare(self, channel: Channel, kind: int, body: bytes) -> None:
+        match kind:
+            case Kind.CLUSTER_CALL:
+                self.on_call(channel, body)
+            case Kind.STATS_READ:
+                channel.send(Kind.STATS, body, self.on_stats())
+            case Kind.IMAGE_TAKEN:
+                index, term = IMAGE.unpack_from(body)
+                self.courier.image_taken(index, term, body[IMAGE.size :].decode())
+            case _:
+                raise AssertionError(f"message {kind} is not for consensus")
+
+    def _fulfil(self, ready: Ready) -> None:
+        network = self.network
+        if ready.messages:
+            for message in ready.messages:
+                network.send(message)
+            network.flush()  # before the disk: followers write while we do
+        if ready.hard_state is not None:
+            self._hard_state = ready.hard_state
+        if ready.must_sync:
+            if ready.snapshot is not None:
+                self._replace_log(ready)
+            self.wal.append(ready.entries, self._hard_state)
+            self.core.on_persisted(ready.number)
+            if ready.conf_state is not None:
+                self._meet_newcomers(ready.entries)
+        if ready.committed:
+            self._hand(ready.committed)
+        for ctx, index in ready.read_states:
+            self.reads.confirm(ctx, index)
+        for ctx, _why in ready.refused_reads:
+            self.reads.ask_again(ctx)
+        for ref, why in ready.refused_proposals:
+            self.proposals.refused(ref, why)
+        for number in ready.snapshot_peers:
+            self.courier.send(number)
+        if ready.soft_state is not None and ready.soft_state.leader_id != NOBODY:
+            self.proposals.propose_held(self._propose, self.core.role is not RaftRole.LEADER)
+            self.reads.ask(self.core.read_index)
+
+    # --- storage ---
+
+    def _hand(self, committed: Sequence[Entry]) -> None:
+        """Puts committed entries into the stream to storage, and takes what concerns the membership."""
+        if committed[-1].index > self.seen_index:
+            for entry in committed:
+                if entry.kind > EntryKind.NOOP and entry.index > self.seen_index:
+                    self._apply(entry)
+            self.seen_index = committed[-1].index
+        if not self._streaming:
+            return  # replayed when storage is there
+        send = self._storage.send
+        for index, term, kind, payload in committed:
+            send(Kind.ENTRY, ENTRY.pack(index, term, _KIND_OF[kind]), payload)
+        self.handed_index = committed[-1].index
+
+    def _note_applied(self, applied_index: int, durable_index: int) -> None:
+        if self._streaming:
+            self.applied_index = applied_index
+            self.durable_index = durable_index
+            self.core.on_applied(applied_index)
+
+    def _opened(self, channel: Channel, hello: bytes) -> None:
+        """A neighbour is there, for the first time or again."""
+        channel.send(Kind.ROLE, self._role.pack())
+        if channel is self._storage:
+            (self.durable_index,) = STORAGE_HELLO.unpack(hello)
+            self._streaming = False
+            self._storage_start = self.durable_index
+            self._continue_storage()
+        self.schedule()
+
+    def _continue_storage(self) -> None:
+        """Starts the stream to storage where it left off, as soon as the log is known to be committed that far."""
+        start = self._storage_start
+        if start is None or start > self.core.commit_index:
+            if start is not None and self.core.role is RaftRole.LEADER and start > self.core.last_index:
+                raise OperatorError(
+                    f"the database is at log index {start} and the log ends at {self.core.last_index}: "
+                    "the log was replaced or lost"
+                )
+            return  # what storage has was committed; this member only has to learn of it again
+        self._storage_start = None
+        if start < self.core.first_index - 1:
+            self._reinstall(start)
+            return
+        self._skip_to(start)
+        self.core.replay_from(start)
+        self.handed_index = self.applied_index = start
+        self._streaming = True
+        self.courier.installed(start)
+        self._storage.send(
+            Kind.START,
+            START.pack(self.membership.cluster_id, self.member_id, start + 1, self.core.commit_index),
+        )
+
+    def _skip_to(self, index: int) -> None:
+        """Takes what concerns the membership from committed entries that storage has already."""
+        while self.seen_index < index:
+            entries = self.wal.entries(self.seen_index + 1, index + 1, 1 << 20)
+            for entry in entries:
+                if entry.kind > EntryKind.NOOP:
+                    self._apply(entry)
+            self.seen_index = entries[-1].index
+
+    def _reinstall(self, start: int) -> None:
+        path = self.courier.install_path(self._meta.snapshot_index)
+        if path is None or start >= self._meta.snapshot_index:
+            first = self.core.first_index
+            raise OperatorError(
+                f"the database is at log index {start} and the log begins at {first}: it was replaced or lost; "
+                "remove this member and add it again"
+            )
+        self._install(self._meta.snapshot_index, self._meta.snapshot_term, path)
+
+    def _install(self, index: int, term: int, path: str) -> None:
+        """Storage gets the snapshot's file; its next hello shows that it has it."""
+        self._streaming = False
+        self._storage.send(Kind.IMAGE_INSTALL, IMAGE.pack(index, term), path.encode())
+
+    @property
+    def storage_incarnation(self) -> int:
+        """Which run of storage is there."""
+        return self._storage.peer_incarnation
+
+    def take_image(self) -> bool:
+        """Asks storage for an image; False while it is not there."""
+        if self._streaming:
+            self._storage.send(Kind.IMAGE_TAKE)
+            self.schedule()
+        return self._streaming
+
+    # --- snapshots that arrive ---
+
+    def install_snapshot(self, message: InstallSnapshot, membership: Membership) -> None:
+        """A snapshot is whole and durable in its file: it replaces the log, unless the log has all of it."""
+        self._arriving = membership
+        self.core.step(message)
+        self.schedule()
+
+    def _replace_log(self, ready: Ready) -> None:
+        snapshot = ready.snapshot
+        assert snapshot is not None
+        membership = replace(self._arriving, index=snapshot.index)
+        self._meta = Meta(self.member_id, membership, snapshot.index, snapshot.term)
+        self._meta_files.write(self._meta)
+        self.wal.reset(snapshot.index, snapshot.term, self._hard_state)
+        self._written.clear()
+        self.seen_index = self.membership_index = snapshot.index
+        self.membership = membership
+        self._changed()
+        path = self.courier.install_path(snapshot.index)
+        assert path is not None, "a snapshot is durable before it is stepped"
+        self._storage_start = None
+        self._install(snapshot.index, snapshot.term, path)
+
+    # --- membership ---
+
+    def _apply(self, entry: Entry) -> None:
+        """A committed entry that concerns the membership."""
+        if entry.kind == EntryKind.CONF:
+            self.membership = self.membership.with_conf(entry.index, entry.payload)
+        else:
+            self.membership = self.membership.with_attributes(entry.index, entry.payload)
+        self.membership_index = entry.index
+        self._changed()
+
+    def _changed(self) -> None:
+        self.network.update(self.membership)
+        self.on_membership()
+
+    def _meet_newcomers(self, entries: Sequence[Entry]) -> None:
+        """A new member has to be reached before its entry is committed: it may be needed for the quorum."""
+        for entry in entries:
+            if entry.kind == EntryKind.CONF:
+                future = self.membership.with_conf(entry.index, entry.payload)
+                self.network.update(replace(future, members=self.membership.members | future.members))
+
+    # --- time ---
+
+    def _tick(self) -> None:
+        if self.failure.done():
+            return
+        now = self._loop.time()
+        if now > self._next_tick + self.times.tick_s:
+            self.slow_ticks += 1  # a pause: one tick, and only after everything that arrived meanwhile
+        self._next_tick = max(self._next_tick + self.times.tick_s, now)
+        self._loop.call_at(self._next_tick, self._tick)
+        self.turn()
+        if self.failure.done():
+            return
+        try:
+            self._pass_time(time.monotonic())
+            self._work()
+        except Exception as error:  # as in `turn`
+            self._fail(error)
+
+    def _pass_time(self, now: float) -> None:
+        self.core.tick()
+        self._has_room = self.wal.has_room()
+        self.proposals.expire(now)
+        self.reads.expire(now)
+        if self.core.leader_id != NOBODY:
+            self.proposals.propose_held(self._propose, self.core.role is not RaftRole.LEADER)
+        self._trim_cache()
+        if now - self._compacted_at >= 1.0:
+            self._compacted_at = now
+            self._compact_log()
+        self.courier.look(now)
+        self.on_tick(now)
+
+    def _trim_cache(self) -> None:
+        written = self._written
+        total = self.wal.written_bytes
+        if not written or written[-1][1] != total:
+            written.append((self.core.stable_index, total))
+        while len(written) > 1 and total - written[1][1] > CACHE_BYTES_MAX // 2:
+            written.popleft()
+        if total - written[0][1] > CACHE_BYTES_MAX // 2:
+            self.core.compact(written[0][0])
+
+    def _compact_log(self) -> None:
+        """Drops the part of the log that neither storage nor a live follower needs."""
+        floor = min(self.durable_index, self.applied_index, self.seen_index)
+        if not self._streaming or floor <= 0:
+            return
+        index = max(floor - self._catchup_entries, self.wal.index_behind(floor, LOG_BYTES_KEPT))
+        if self.wal.bytes < LOG_BYTES_MAX:
+            for progress in self.core.progress().values():
+                if progress.is_active:
+                    index = min(index, progress.match_index)
+        held = self.courier.held_index()
+        if held is not None:
+            index = min(index, held)
+        if not self.wal.can_drop(index):
+            return
+        membership = replace(self.membership, index=self.seen_index)
+        self._meta = replace(self._meta, membership=membership)
+        self._meta_files.write(self._meta)
+        self.core.compact(index)
+        self.wal.compact(index)
+
+    # --- who leads ---
+
+    def _role_now(self) -> messages.Role:
+        core = self.core
+        own = self.membership.members.get(self.member_id)
+        return messages.Role(
+            self.membership.cluster_id,
+            self.member_id,
+            core.term,
+            core.leader_id,
+            core.commit_index,
+            core.role is RaftRole.LEADER,
+            own is not None and own.is_learner,
+        )
+
+    def _tell_role(self) -> None:
+        """Tells every neighbour when who leads, or what this member is, has changed."""
+        last, core = self._role, self.core
+        if self._storage_start is not None:
+            self._continue_storage()
+        if core.term == last.term and core.leader_id == last.leader_id and self._told_membership is self.membership:
+            return
+        self._told_membership = self.membership
+        role = self._role_now()
+        if replace(role, commit_index=last.commit_index) == last:
+            return
+        if role.leader_id not in (last.leader_id, NOBODY):
+            self.leader_changes += 1
+            log.info(
+                "elected leader",
+                local_member_id=f"{self.member_id:x}",
+                elected_leader_id=f"{role.leader_id:x}",
+                elected_leader_term=role.term,
+            )
+        elif role.leader_id == NOBODY and last.leader_id != NOBODY:
+            log.warn("lost leader", local_member_id=f"{self.member_id:x}", term=role.term)
+        self.network.has_leader = role.leader_id != NOBODY
+        self._role = role
+        self.role_changed.set()
+        packed = role.pack()
+        for channel in self._endpoint.channels.values():
+            channel.send(Kind.ROLE, packed)
+
+    _told_membership: Membership | None = None
+    _arriving: Membership
+
+
+class LogFailed(Exception):  # noqa: N818 - it states a condition
+    """The disk failed: the log is not used again, and only a new process can tell what it holds."""
+
+
+def member_hard_state(wal: Wal) -> HardState:
+    """What the core starts with: the commit hint never beyond the log."""
+    state = wal.hard_state
+    return state._replace(commit=min(max(state.commit, wal.first_index() - 1), wal.last_index))

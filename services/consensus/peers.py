@@ -1,0 +1,323 @@
+"""The other members: who is connected, which stream a message takes, and who may come in.
+
+A member dials every other one twice and only sends on what it dialled: an *urgent* stream for heartbeats, votes and
+acknowledgements, and a *bulk* stream for entries and proposals, so that a mebibyte of entries never delays a
+heartbeat. Snapshots have connections of their own (`snapshots`). What cannot be sent is dropped: Raft says it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+from quorate.consensus.connections import Contexts, Incoming, Outgoing, Refused, dial, read_head, tune
+from quorate.consensus.frames import Call, CallReply, Decoder, PeerMessage, encode
+from quorate.consensus.handshake import (
+    BadRequest,
+    Hello,
+    answer,
+    judge_hello,
+    pack_response,
+    parse_hello,
+    parse_request,
+)
+from quorate.consensus.membership import Membership
+from quorate.consensus.raft.messages import Append, Forward
+from quorate.node import logs
+
+log = logs.named("peers")
+
+URGENT: Final = "urgent"
+BULK: Final = "bulk"
+SNAPSHOT: Final = "snapshot"
+URGENT_BUFFER_BYTES_MAX: Final = 1024 * 1024
+BULK_BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # Raft's window per follower is far below; forwarded proposals are not
+RETRY_S: Final = 0.1
+RETRY_S_MAX: Final = 1.0
+HANDSHAKES_MAX: Final = 16  # at once, in either direction
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+
+_BULKY = (Append, Forward, Call, CallReply)
+
+# Takes a verified snapshot connection over; called in a handshake thread, which it may use as long as it needs.
+SnapshotReceiver = Callable[[socket.socket, Hello], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """What the peers need of the node's settings."""
+
+    member_id: int
+    dial_timeout_s: float
+    silence_ms: int  # after which a connection is given up
+    server_context: ssl.SSLContext | None = None
+    client_context: Contexts | None = None
+
+
+@dataclass(slots=True)
+class Link:
+    """One stream to one member, connected or not."""
+
+    kind: str
+    buffer_bytes_max: int
+    outgoing: Outgoing | None = None
+    dialling: bool = False
+    retry_s: float = RETRY_S
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class Peer:
+    """One other member."""
+
+    id: int
+    urls: tuple[str, ...]
+    links: dict[str, Link] = field(
+        default_factory=lambda: {
+            URGENT: Link(URGENT, URGENT_BUFFER_BYTES_MAX),
+            BULK: Link(BULK, BULK_BUFFER_BYTES_MAX),
+        }
+    )
+    next_url: int = 0
+    active_since: float | None = None  # both streams are up since then
+    sent_bytes: int = 0  # on connections that are gone
+    sent_failures: int = 0
+    received_bytes: int = 0
+    disconnects: int = 0
+
+
+class Peers:
+    """Streams to and from every other member of `membership()`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: PeerSettings,
+        membership: Membership,
+        on_messages: Callable[[list[PeerMessage]], None],
+        on_removed: Callable[[], None],
+        receive_snapshot: SnapshotReceiver,
+    ) -> None:
+        self.peers: dict[int, Peer] = {}
+        self.has_leader = False
+        self.threads = ThreadPoolExecutor(HANDSHAKES_MAX, thread_name_prefix="handshake")
+        self._loop = loop
+        self._settings = settings
+        self._membership = membership
+        self._on_messages = on_messages
+        self._on_removed = on_removed
+        self._receive_snapshot = receive_snapshot
+        self._incoming: dict[tuple[int, str], Incoming] = {}
+        self._listeners: list[socket.socket] = []
+        self._dirty: set[Outgoing] = set()
+        self._closed = False
+
+    # --- the driver's side ---
+
+    def start(self, listeners: list[tuple[socket.socket, bool]]) -> None:
+        """Serves the peer port, with TLS where told so, and connects to the members."""
+        for listener, is_encrypted in listeners:
+            self._listeners.append(listener)
+            self._loop.add_reader(listener, self._accept, listener, is_encrypted)
+        self.update(self._membership)
+
+    def update(self, membership: Membership) -> None:
+        """Connects to new members and new addresses, disconnects from members that are gone."""
+        self._membership = membership
+        for number in list(self.peers):
+            member = membership.members.get(number)
+            if member is None or member.peer_urls != self.peers[number].urls:
+                self._forget(self.peers.pop(number))
+        for key, incoming in list(self._incoming.items()):
+            if key[0] not in membership.members:
+                incoming.close("the member was removed")
+        for number, member in membership.members.items():
+            if number != self._settings.member_id and number not in self.peers and member.peer_urls:
+                peer = self.peers[number] = Peer(number, member.peer_urls)
+                for link in peer.links.values():
+                    self._dial(peer, link)
+
+    def send(self, message: PeerMessage) -> None:
+        """Queues `message` for its member; it leaves with `flush`, or is dropped if it cannot."""
+        peer = self.peers.get(message.to_id)
+        if peer is None:
+            return
+        outgoing = peer.links[BULK if isinstance(message, _BULKY) else URGENT].outgoing
+        if outgoing is None or not outgoing.send(encode(self._membership.cluster_id, message)):
+            peer.sent_failures += 1
+            return
+        self._dirty.add(outgoing)
+
+    def flush(self) -> None:
+        """Gives everything queued to the network."""
+        if self._dirty:
+            dirty, self._dirty = self._dirty, set()
+            for outgoing in dirty:
+                outgoing.flush()
+
+    def active_since(self, number: int) -> float | None:
+        """Since when (monotonic) the member is connected; None if it is not."""
+        peer = self.peers.get(number)
+        return peer.active_since if peer is not None else None
+
+    def sent_bytes(self, number: int) -> int:
+        """To a member, since this process began."""
+        peer = self.peers[number]
+        return peer.sent_bytes + sum(link.outgoing.sent_bytes for link in peer.links.values() if link.outgoing)
+
+    def received_bytes(self, number: int) -> int:
+        """From a member, since this process began."""
+        open_streams = (incoming for key, incoming in self._incoming.items() if key[0] == number)
+        return self.peers[number].received_bytes + sum(incoming.received_bytes for incoming in open_streams)
+
+    def close(self) -> None:
+        """Ends every connection."""
+        self._closed = True
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        for peer in self.peers.values():
+            self._forget(peer)
+        self.peers.clear()
+        for incoming in list(self._incoming.values()):
+            incoming.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    # --- dialling ---
+
+    def _dial(self, peer: Peer, link: Link) -> None:
+        if self._closed or link.dialling or self.peers.get(peer.id) is not peer:
+            return
+        link.dialling = True
+        link.timer = None
+        settings = self._settings
+        hello = Hello(link.kind, self._membership.cluster_id, settings.member_id, peer.id)
+        url = peer.urls[peer.next_url % len(peer.urls)]
+        future = self._loop.run_in_executor(
+            self.threads, dial, url, hello, settings.client_context, settings.dial_timeout_s
+        )
+        future.add_done_callback(partial(self._dialled, peer, link, url))
+
+    def _dialled(self, peer: Peer, link: Link, url: str, future: asyncio.Future[socket.socket]) -> None:
+        link.dialling = False
+        if future.cancelled():
+            return
+        gone = self._closed or self.peers.get(peer.id) is not peer
+        error = future.exception()
+        if error is None:
+            if gone:
+                future.result().close()
+            else:
+                self._connected(peer, link, future.result())
+            return
+        if gone:
+            return
+        if not isinstance(error, (OSError, BadRequest, Refused)):
+            raise error
+        if isinstance(error, Refused) and error.status is HTTPStatus.GONE:
+            self._on_removed()
+        if link.retry_s == RETRY_S or isinstance(error, Refused):
+            log.warn("failed to dial peer", remote_peer_id=f"{peer.id:x}", url=url, error=str(error))
+        peer.next_url += 1
+        self._retry(peer, link)
+
+    def _retry(self, peer: Peer, link: Link) -> None:
+        link.timer = self._loop.call_later(link.retry_s, self._dial, peer, link)
+        link.retry_s = min(link.retry_s * 2, RETRY_S_MAX)
+
+    def _connected(self, peer: Peer, link: Link, connection: socket.socket) -> None:
+        tune(connection, self._settings.silence_ms)
+        link.retry_s = RETRY_S
+        link.outgoing = Outgoing(self._loop, connection, link.buffer_bytes_max, partial(self._lost, peer, link))
+        if all(other.outgoing is not None for other in peer.links.values()):
+            peer.active_since = time.monotonic()
+            log.info("peer became active", peer_id=f"{peer.id:x}")
+
+    def _lost(self, peer: Peer, link: Link, outgoing: Outgoing) -> None:
+        link.outgoing = None
+        self._dirty.discard(outgoing)
+        peer.sent_bytes += outgoing.sent_bytes
+        if peer.active_since is not None:
+            peer.active_since = None
+            peer.disconnects += 1
+            log.warn("peer became inactive", peer_id=f"{peer.id:x}")
+        if not self._closed and self.peers.get(peer.id) is peer:
+            self._retry(peer, link)
+
+    def _forget(self, peer: Peer) -> None:
+        for link in peer.links.values():
+            if link.timer is not None:
+                link.timer.cancel()
+            if link.outgoing is not None:
+                link.outgoing.flush()
+                link.outgoing.close()
+
+    # --- answering ---
+
+    def _accept(self, listener: socket.socket, is_encrypted: bool) -> None:
+        while True:
+            try:
+                connection, _address = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:  # out of descriptors, for example: the peer dials again
+                log.warn("failed to accept a peer", error=str(error))
+                return
+            self.threads.submit(self._greet, connection, is_encrypted)
+
+    def _greet(self, connection: socket.socket, is_encrypted: bool) -> None:
+        """In a thread: reads the request, answers it, and hands a stream to the loop."""
+        try:
+            connection.settimeout(HANDSHAKE_TIMEOUT_S)
+            if is_encrypted:
+                assert self._settings.server_context is not None
+                connection = self._settings.server_context.wrap_socket(connection, server_side=True)
+            request = parse_request(read_head(connection, time.monotonic() + HANDSHAKE_TIMEOUT_S))
+            hello = parse_hello(request)
+            membership = self._membership
+            if hello is None:
+                connection.sendall(answer(request, membership, self.has_leader))
+                connection.close()
+                return
+            status, reason = judge_hello(hello, membership, self._settings.member_id)
+            body = f"{reason}\n".encode() if reason else b""
+            connection.sendall(pack_response(status, body, "text/plain; charset=utf-8", membership.cluster_id))
+            if status is not HTTPStatus.SWITCHING_PROTOCOLS:
+                log.warn("refused a peer", remote_peer_id=f"{hello.from_id:x}", reason=reason)
+                connection.close()
+                return
+            tune(connection, self._settings.silence_ms)
+            if hello.kind == SNAPSHOT:
+                self._receive_snapshot(connection, hello)
+            else:
+                self._loop.call_soon_threadsafe(self._welcome, connection, hello)
+        except (OSError, BadRequest, RuntimeError) as error:  # RuntimeError: the loop has ended meanwhile
+            connection.close()
+            log.debug("a connection to the peer port failed", error=str(error))
+
+    def _welcome(self, connection: socket.socket, hello: Hello) -> None:
+        if self._closed:
+            connection.close()
+            return
+        key = (hello.from_id, hello.kind)
+        if (previous := self._incoming.pop(key, None)) is not None:
+            previous.close("replaced by a newer connection")
+        decoder = Decoder(hello.cluster_id, hello.from_id, hello.to_id)
+        self._incoming[key] = Incoming(self._loop, connection, decoder, self._on_messages, partial(self._ended, key))
+
+    def _ended(self, key: tuple[int, str], incoming: Incoming, reason: str) -> None:
+        if self._incoming.get(key) is incoming:
+            del self._incoming[key]
+        peer = self.peers.get(key[0])
+        if peer is not None:
+            peer.received_bytes += incoming.received_bytes
+        if reason and not self._closed:
+            log.info("lost a stream", remote_peer_id=f"{key[0]:x}", stream=key[1], reason=reason)

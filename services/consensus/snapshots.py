@@ -1,0 +1,361 @@
+"""Images of storage on their way to members whose next entry is gone from the log.
+
+Sending and receiving run in threads with plain blocking sockets, on a connection of their own, so that a gigabyte on
+its way delays no heartbeat and no entry. A stream goes in checksummed chunks with a window and a limit of speed, and
+resumes where it was cut. The receiver writes a partial file, checks the whole against its digest, makes it durable
+under its name, and only then lets Raft and storage take it over; only then does it acknowledge the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+import google_crc32c
+
+from quorate.consensus.connections import Refused, dial
+from quorate.consensus.driver import Driver
+from quorate.consensus.frames import (
+    Decoder,
+    FrameDamaged,
+    PeerMessage,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotMeta,
+    encode,
+)
+from quorate.consensus.handshake import BadRequest, Hello
+from quorate.consensus.membership import Membership, membership_from_json, membership_json
+from quorate.consensus.peers import SNAPSHOT, PeerSettings
+from quorate.consensus.raft import messages as raft
+from quorate.consensus.segments import FILE_MODE, sync_directory
+from quorate.node import logs
+
+log = logs.named("snapshot")
+
+CHUNK_BYTES: Final = 1024 * 1024
+WINDOW_CHUNKS: Final = 4
+BYTES_PER_SECOND_MAX: Final = 256 * 1024 * 1024
+STALL_TIMEOUT_S: Final = 30.0  # a stream that does not move for so long is given up
+RETRY_S: Final = 1.0  # after a failure
+IMAGE_LIFETIME_S: Final = 120.0  # an image serves other members and resumed streams for so long
+PART_LIFETIME_S: Final = 3600.0  # nobody resumes what is older
+SUFFIX: Final = ".snap.db"
+
+
+@dataclass(slots=True)
+class Image:
+    """A file of storage that stands at an index."""
+
+    index: int
+    term: int
+    path: Path
+    membership: Membership
+    taken_at: float
+    size: int
+    digest: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def whole_digest(self) -> str:
+        """Of the file's bytes; computed once."""
+        with self.lock:
+            if not self.digest:
+                with self.path.open("rb") as file:
+                    self.digest = digest_of(file)
+            return self.digest
+
+
+def digest_of(file: Any) -> str:
+    """BLAKE2b of the rest of an open file."""
+    hasher = blake2b(digest_size=32)
+    while block := file.read(CHUNK_BYTES):
+        hasher.update(block)
+    return hasher.hexdigest()
+
+
+class FrameSocket:
+    """Frames over a blocking socket."""
+
+    def __init__(self, connection: socket.socket, cluster_id: int, own_id: int, peer_id: int) -> None:
+        connection.settimeout(STALL_TIMEOUT_S)
+        self._connection = connection
+        self._cluster_id = cluster_id
+        self._decoder = Decoder(cluster_id, peer_id, own_id)
+        self._arrived: list[PeerMessage] = []
+
+    def send(self, message: PeerMessage) -> None:
+        self._connection.sendall(encode(self._cluster_id, message))
+
+    def receive(self) -> PeerMessage:
+        """The next message; OSError when the other side is gone or silent."""
+        while not self._arrived:
+            data = self._connection.recv(CHUNK_BYTES)
+            if not data:
+                raise ConnectionResetError("the stream was cut")
+            self._arrived = self._decoder.feed(data)
+        return self._arrived.pop(0)
+
+
+class Snapshots:
+    """Sends images to members and receives those meant for this one."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, driver: Driver, settings: PeerSettings, directory: Path
+    ) -> None:
+        self.sent = self.send_failures = self.received = 0
+        self._loop = loop
+        self._driver = driver
+        self._settings = settings
+        self._directory = directory
+        self._image: Image | None = None
+        self._targets: set[int] = set()  # wait for an image
+        self._streaming: dict[int, int] = {}  # member: index of the image on its way
+        self._asked_of = 0  # incarnation of the storage that was asked for an image
+        self._receiving = threading.Lock()
+        self._closed = False
+        for leftover in directory.glob("*.part"):
+            if time.time() - leftover.stat().st_mtime > PART_LIFETIME_S:
+                leftover.unlink()
+
+    # --- the driver's side ---
+
+    def send(self, number: int) -> None:
+        """A member needs a snapshot."""
+        self._targets.add(number)
+        image = self._image
+        fresh = image is not None and time.monotonic() - image.taken_at < IMAGE_LIFETIME_S
+        if image is not None and fresh and image.index >= self._driver.core.first_index - 1:
+            self._start_streams(image)
+        else:
+            self._ask()
+
+    def image_taken(self, index: int, term: int, path: str) -> None:
+        """Storage wrote an image."""
+        self._asked_of = 0
+        driver = self._driver
+        if driver.membership_index > index:
+            Path(path).unlink(missing_ok=True)
+            self._ask()  # the membership changed behind it
+            return
+        self._drop_image()
+        known_term = driver.core.term_at(index)
+        size = Path(path).stat().st_size
+        self._image = Image(index, known_term or term, Path(path), driver.membership, time.monotonic(), size)
+        self._start_streams(self._image)
+
+    def install_path(self, index: int) -> str | None:
+        """The durable file of the snapshot at `index`, if it is here."""
+        path = self._directory / f"{index:016x}{SUFFIX}"
+        return str(path) if path.exists() else None
+
+    def installed(self, index: int) -> None:
+        """Storage has everything up to `index`: older files are of no use."""
+        for path in self._directory.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(ValueError):
+                if int(path.name.removesuffix(SUFFIX), 16) <= index:
+                    path.unlink(missing_ok=True)
+
+    def held_index(self) -> int | None:
+        """The log behind this index is needed when a stream has arrived."""
+        return min(self._streaming.values(), default=None)
+
+    def look(self, now: float) -> None:
+        """Asks a restarted storage again, and lets an old image go."""
+        if self._targets and self._asked_of not in (0, self._driver.storage_incarnation):
+            self._ask()
+        image = self._image
+        if image is not None and not self._streaming and now - image.taken_at > IMAGE_LIFETIME_S:
+            self._drop_image()
+
+    def close(self) -> None:
+        """Threads end by themselves at the next deadline; nothing they do is acted on."""
+        self._closed = True
+        self._drop_image()
+
+    def _ask(self) -> None:
+        if self._asked_of == self._driver.storage_incarnation:
+            return
+        if self._driver.take_image():
+            self._asked_of = self._driver.storage_incarnation
+        else:
+            targets, self._targets = self._targets, set()
+            for number in targets:
+                self._loop.call_later(RETRY_S, self._report, number, False, 0)
+
+    def _drop_image(self) -> None:
+        if self._image is not None:
+            self._image.path.unlink(missing_ok=True)
+            self._image = None
+
+    def _start_streams(self, image: Image) -> None:
+        targets, self._targets = self._targets, set()
+        for number in targets - self._streaming.keys():
+            member = self._driver.membership.members.get(number)
+            if member is None:
+                continue
+            self._streaming[number] = image.index
+            arguments = (number, member.peer_urls, image, self._driver.core.term)
+            threading.Thread(target=self._stream, args=arguments, name="snapshot-send", daemon=True).start()
+
+    def _report(self, number: int, ok: bool, index: int) -> None:
+        if not self._closed:
+            self._driver.core.report_snapshot(number, ok, index)
+            self._driver.schedule()
+
+    def _finished(self, number: int, ok: bool, index: int) -> None:
+        self._streaming.pop(number, None)
+        if ok:
+            self.sent += 1
+            self._report(number, ok, index)
+        else:
+            self.send_failures += 1
+            self._loop.call_later(RETRY_S, self._report, number, ok, index)
+
+    # --- sending, in a thread ---
+
+    def _stream(self, number: int, urls: tuple[str, ...], image: Image, term: int) -> None:
+        started = time.monotonic()
+        ok = False
+        try:
+            connection = self._dial(number, urls)
+            with connection:
+                frames = FrameSocket(connection, image.membership.cluster_id, self._settings.member_id, number)
+                self._send_image(frames, number, image, term)
+            ok = True
+            took = f"{time.monotonic() - started:.3f}s"
+            log.info("sent snapshot", to=f"{number:x}", index=image.index, bytes=image.size, took=took)
+        except (OSError, BadRequest, Refused, FrameDamaged, ValueError) as error:
+            log.warn("failed to send snapshot", to=f"{number:x}", index=image.index, error=str(error))
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._finished, number, ok, image.index)
+
+    def _dial(self, number: int, urls: tuple[str, ...]) -> socket.socket:
+        settings = self._settings
+        hello = Hello(SNAPSHOT, self._driver.membership.cluster_id, settings.member_id, number)
+        failure: Exception = OSError("the member has no urls")
+        for url in urls:
+            try:
+                return dial(url, hello, settings.client_context, settings.dial_timeout_s)
+            except (OSError, BadRequest, Refused) as error:
+                failure = error
+        raise failure
+
+    def _send_image(self, frames: FrameSocket, number: int, image: Image, term: int) -> None:
+        way = (self._settings.member_id, number, term)
+        described = {
+            "index": image.index,
+            "term": image.term,
+            "size": image.size,
+            "blake2b": image.whole_digest(),
+            "membership": membership_json(image.membership),
+        }
+        frames.send(SnapshotMeta(*way, json.dumps(described).encode()))
+        position = acknowledged = self._acknowledged(frames)
+        started, begun_at = time.monotonic(), position
+        with image.path.open("rb") as file:
+            file.seek(position)
+            while acknowledged < image.size:
+                while position < image.size and position - acknowledged < WINDOW_CHUNKS * CHUNK_BYTES:
+                    data = file.read(CHUNK_BYTES)
+                    if not data:
+                        raise ValueError("the image became shorter")
+                    frames.send(SnapshotChunk(*way, position, google_crc32c.value(data), data))
+                    position += len(data)
+                    ahead = (position - begun_at) / BYTES_PER_SECOND_MAX - (time.monotonic() - started)
+                    if ahead > 0:
+                        time.sleep(ahead)
+                acknowledged = self._acknowledged(frames)
+        if image.size == 0 or begun_at == image.size:
+            self._acknowledged(frames)
+
+    @staticmethod
+    def _acknowledged(frames: FrameSocket) -> int:
+        message = frames.receive()
+        if not isinstance(message, SnapshotAck):
+            raise ValueError("the receiver said something else")
+        return message.offset
+
+    # --- receiving, in a thread ---
+
+    def receive(self, connection: socket.socket, hello: Hello) -> None:
+        """Takes a snapshot from an accepted connection; returns when it is installed or has failed."""
+        if not self._receiving.acquire(blocking=False):
+            connection.close()
+            return
+        try:
+            with connection:
+                frames = FrameSocket(connection, hello.cluster_id, hello.to_id, hello.from_id)
+                self._receive_image(frames, hello)
+        except (OSError, FrameDamaged, ValueError, KeyError, TimeoutError) as error:
+            log.warn("failed to receive snapshot", sender=f"{hello.from_id:x}", error=str(error))
+        finally:
+            self._receiving.release()
+
+    def _receive_image(self, frames: FrameSocket, hello: Hello) -> None:
+        meta = frames.receive()
+        if not isinstance(meta, SnapshotMeta):
+            raise ValueError("the stream does not begin with what it holds")
+        described = json.loads(meta.body)
+        index, size, digest = int(described["index"]), int(described["size"]), str(described["blake2b"])
+        membership = membership_from_json(described["membership"])
+        part = self._directory / f"{index:016x}-{digest[:16]}.part"
+        for other in self._directory.glob("*.part"):
+            if other != part:
+                other.unlink()
+        way = (hello.to_id, hello.from_id, meta.term)
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        with os.fdopen(descriptor, "r+b") as file:
+            self._receive_chunks(frames, file, size, digest, way, part)
+            file.flush()
+            os.fsync(file.fileno())
+        whole = self._directory / f"{index:016x}{SUFFIX}"
+        part.rename(whole)
+        sync_directory(self._directory)
+        snapshot = raft.SnapshotMeta(index, int(described["term"]), membership.conf)
+        message = raft.InstallSnapshot(hello.from_id, hello.to_id, meta.term, snapshot)
+        done: Future[None] = Future()
+        self._loop.call_soon_threadsafe(self._install, message, membership, done)
+        done.result(STALL_TIMEOUT_S)
+        self.received += 1
+        log.info("received and saved snapshot", sender=f"{hello.from_id:x}", index=index, bytes=size)
+        frames.send(SnapshotAck(*way, size))
+
+    def _receive_chunks(
+        self, frames: FrameSocket, file: Any, size: int, digest: str, way: tuple[int, int, int], part: Path
+    ) -> None:
+        hasher = blake2b(digest_size=32)
+        position = 0
+        while block := file.read(CHUNK_BYTES):
+            hasher.update(block)
+            position += len(block)
+        frames.send(SnapshotAck(*way, position))
+        while position < size:
+            chunk = frames.receive()
+            if not isinstance(chunk, SnapshotChunk) or chunk.offset != position:
+                raise ValueError("a chunk is missing")
+            if google_crc32c.value(chunk.data) != chunk.crc:
+                raise ValueError("a chunk is damaged")
+            file.write(chunk.data)
+            hasher.update(chunk.data)
+            position += len(chunk.data)
+            if position < size:
+                frames.send(SnapshotAck(*way, position))
+        if hasher.hexdigest() != digest or position != size:
+            part.unlink()
+            raise ValueError("the snapshot is not what was sent")
+
+    def _install(self, message: raft.InstallSnapshot, membership: Membership, done: Future[None]) -> None:
+        if not self._closed:
+            self._driver.install_snapshot(message, membership)
+            self._driver.turn()
+            done.set_result(None)

@@ -1,0 +1,132 @@
+"""What this process tells Prometheus, under etcd's names: plain counters of the loop, read when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from quorate.consensus.driver import Driver
+from quorate.consensus.peers import Peers
+from quorate.consensus.raft.messages import NOBODY
+from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.snapshots import Snapshots
+from quorate.consensus.wal import SYNC_BUCKETS
+
+
+class Stats(Collector):
+    """Collects from the parts of a running member."""
+
+    def __init__(self, driver: Driver, peers: Peers, snapshots: Snapshots) -> None:
+        self._driver = driver
+        self._peers = peers
+        self._snapshots = snapshots
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def render(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        """Nothing beforehand: registering must not collect."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything there is now."""
+        yield from self._server()
+        yield from self._log()
+        yield from self._network()
+
+    def _server(self) -> Iterator[Metric]:
+        driver = self._driver
+        core = driver.core
+        own = driver.membership.members.get(driver.member_id)
+        prefix = "etcd_server_"
+        yield GaugeMetricFamily(
+            prefix + "has_leader", "Whether or not a leader exists.", value=core.leader_id != NOBODY
+        )
+        yield GaugeMetricFamily(
+            prefix + "is_leader", "Whether or not this member is a leader.", value=core.role is RaftRole.LEADER
+        )
+        yield GaugeMetricFamily(
+            prefix + "is_learner",
+            "Whether or not this member is a learner.",
+            value=own is not None and own.is_learner,
+        )
+        yield CounterMetricFamily(
+            prefix + "leader_changes_seen", "The number of leader changes seen.", value=driver.leader_changes
+        )
+        yield CounterMetricFamily(
+            prefix + "heartbeat_send_failures",
+            "Ticks that came late, so that heartbeats did.",
+            value=driver.slow_ticks,
+        )
+        yield GaugeMetricFamily(
+            prefix + "proposals_committed_total", "The committed log index.", value=core.commit_index
+        )
+        yield GaugeMetricFamily(
+            prefix + "proposals_applied_total", "The applied log index.", value=driver.applied_index
+        )
+        yield GaugeMetricFamily(
+            prefix + "proposals_pending",
+            "Entries and chunks that are not committed yet.",
+            value=core.last_index - core.commit_index + driver.proposals.waiting,
+        )
+        yield CounterMetricFamily(
+            prefix + "proposals_failed", "Chunks of proposals that were refused.", value=driver.proposals.failed
+        )
+        yield CounterMetricFamily(
+            prefix + "read_indexes_failed", "Chunks of reads that were refused.", value=driver.reads.failed
+        )
+        server_id = GaugeMetricFamily(prefix + "id", "The member id.", labels=["server_id"])
+        server_id.add_metric([f"{driver.member_id:x}"], 1)
+        yield server_id
+        if driver.membership.cluster_version:
+            version = GaugeMetricFamily("etcd_cluster_version", "The cluster version.", labels=["cluster_version"])
+            version.add_metric([driver.membership.cluster_version.rpartition(".")[0]], 1)
+            yield version
+
+    def _log(self) -> Iterator[Metric]:
+        wal = self._driver.wal
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, count in zip((*map(str, SYNC_BUCKETS), "+Inf"), wal.sync_counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        histogram = HistogramMetricFamily(
+            "etcd_disk_wal_fsync_duration_seconds", "How long the log waits for the disk."
+        )
+        histogram.add_metric([], buckets, wal.sync_seconds)
+        yield histogram
+        yield GaugeMetricFamily("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", value=wal.written_bytes)
+
+    def _network(self) -> Iterator[Metric]:
+        local = f"{self._driver.member_id:x}"
+        prefix = "etcd_network_"
+        known = GaugeMetricFamily(prefix + "known_peers", "The other members.", labels=["Local", "Remote"])
+        active = GaugeMetricFamily(prefix + "active_peers", "Connected members.", labels=["Local", "Remote"])
+        lost = CounterMetricFamily(
+            prefix + "disconnected_peers", "Connections that were lost.", labels=["Local", "Remote"]
+        )
+        sent = CounterMetricFamily(prefix + "peer_sent_bytes", "Bytes sent to a member.", labels=["To"])
+        received = CounterMetricFamily(prefix + "peer_received_bytes", "Bytes a member sent.", labels=["From"])
+        failed = CounterMetricFamily(prefix + "peer_sent_failures", "Messages that were dropped.", labels=["To"])
+        for number, peer in self._peers.peers.items():
+            remote = f"{number:x}"
+            known.add_metric([local, remote], 1)
+            active.add_metric([local, remote], peer.active_since is not None)
+            lost.add_metric([local, remote], peer.disconnects)
+            sent.add_metric([remote], self._peers.sent_bytes(number))
+            received.add_metric([remote], self._peers.received_bytes(number))
+            failed.add_metric([remote], peer.sent_failures)
+        yield from (known, active, lost, sent, received, failed)
+        for name, value in (
+            ("snapshot_send_success", self._snapshots.sent),
+            ("snapshot_send_failures", self._snapshots.send_failures),
+            ("snapshot_receive_success", self._snapshots.received),
+        ):
+            yield CounterMetricFamily(prefix + name, "Snapshots between members.", value=value)

@@ -1,0 +1,250 @@
+"""One member between a fake api and a fake storage: what goes round, what waits, what survives."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from quorate.consensus import bootstrap
+from quorate.consensus.driver import Driver
+from quorate.consensus.membership import Member
+from quorate.consensus.node import assemble
+from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.node.config import Config
+from quorate.node.lifecycle import OperatorError
+from quorate.proto import rpc_pb2 as rpc
+from quorate.wire import errors
+from quorate.wire.messages import ClusterOp, EntryKind, Part, pack_command
+from quorate.wire.messages import Op as CommandOp
+from quorate.wire.sockets import Address, Endpoint
+from tests.consensus.fakes import Applied, FakeApi, FakeStorage, NoCourier, NoNetwork, closing, grown, until
+
+SEGMENT_BYTES = 256 * 1024
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    uvloop.run(test)
+
+
+def config_for(tmp_path: Path, **settings: Any) -> Config:
+    return Config(
+        data_dir=str(tmp_path / "data"),
+        run_dir=str(tmp_path),
+        heartbeat_interval=10,
+        election_timeout=50,
+        unsafe_no_fsync=True,
+        **settings,
+    )
+
+
+def nobody(_url: str, _timeout: float) -> tuple[int, list[Member]]:
+    raise OSError("nobody there")
+
+
+@asynccontextmanager
+async def member(tmp_path: Path, **settings: Any) -> AsyncIterator[Driver]:
+    """A member of a cluster of one, stopped as by a crash."""
+    config = config_for(tmp_path, **settings)
+    start = bootstrap.start(config, nobody, SEGMENT_BYTES)
+    endpoint = Endpoint(tmp_path, Address(Part.CONSENSUS))
+    node = assemble(config, start, endpoint, random.Random(7))
+    driver = node.driver
+    driver.network = NoNetwork()
+    driver.courier = NoCourier()
+    driver.start()
+    try:
+        yield driver
+    finally:
+        driver.stop()
+        endpoint.close()
+        start.wal.abandon()
+
+
+def bodies(state: list[Applied]) -> list[bytes]:
+    return [one.body for one in state]
+
+
+def put(body: bytes) -> bytes:
+    return pack_command(CommandOp.PUT, body)
+
+
+def test_a_chunk_reaches_storage_through_the_log(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(asyncio.get_running_loop())
+                await until(lambda: api.channel.opened)
+                api.propose(b"a", b"b")
+                await until(lambda: storage.state)
+                assert [put(b"a") + put(b"b")] == bodies(storage.state)
+                assert driver.membership.cluster_id == 0xCDF818194E3A8C32 == storage.starts[0][0]
+                assert driver.member_id == 0x8E9E05C52164694D == storage.starts[0][1]
+                assert int(EntryKind.NOOP) == storage.kinds[0]
+
+    run(scenario())
+
+
+def test_reads_see_the_writes_before_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path):
+            storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(asyncio.get_running_loop())
+                await until(lambda: api.channel.opened and storage.starts)
+                for i in range(50):
+                    api.propose(b"%d" % i)
+                    await grown(storage.state, i + 1)
+                    index = storage.state[i].index
+                    api.read(b"r")
+                    await grown(storage.reads, i + 1)
+                    assert storage.reads[i][0] >= index
+
+    run(scenario())
+
+
+def test_everything_acknowledged_survives_a_crash_and_storage_goes_on_where_it_was(tmp_path: Path) -> None:
+    state: list[Applied] = []
+
+    async def first() -> None:
+        async with member(tmp_path):
+            storage, api = FakeStorage(tmp_path, state), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(asyncio.get_running_loop())
+                await until(lambda: api.channel.opened)
+                for i in range(100):
+                    api.propose(b"%d" % i)
+                await grown(state, 100)
+
+    async def second(durable_index: int) -> None:
+        async with member(tmp_path) as driver:
+            storage, api = FakeStorage(tmp_path, state, durable_index), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(asyncio.get_running_loop())
+                await until(lambda: storage.starts)
+                await grown(state, 100)
+                assert durable_index + 1 == storage.starts[0][2]
+                assert [put(b"%d" % i) for i in range(100)] == bodies(state)
+                own = driver.member_id
+                await until(lambda: driver.membership.members[own].client_urls == ("http://localhost:2379",))
+                await until(lambda: driver.membership.cluster_version == "3.6.0")
+
+    run(first())
+    last = state[-1].index
+    for durable_index in (0, 5, last - 1, last):
+        run(second(durable_index))
+
+
+def test_a_storage_that_restarts_is_told_what_it_lost(tmp_path: Path) -> None:
+    state: list[Applied] = []
+
+    async def scenario() -> None:
+        async with member(tmp_path):
+            api = FakeApi(tmp_path)
+            loop = asyncio.get_running_loop()
+            with closing(api):
+                api.attach(loop)
+                await until(lambda: api.channel.opened)
+                for generation in range(5):
+                    durable = state[len(state) // 2].index - 1 if state else 0
+                    storage = FakeStorage(tmp_path, state, durable)
+                    with closing(storage):
+                        storage.attach(loop)
+                        for i in range(20):
+                            api.propose(b"%d.%d" % (generation, i))
+                        await grown(state, 20 * (generation + 1))
+        assert [put(b"%d.%d" % (g, i)) for g in range(5) for i in range(20)] == bodies(state)
+
+    run(scenario())
+
+
+def test_a_log_without_the_database_that_it_began_with_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            storage = FakeStorage(tmp_path, [], durable_index=1000)
+            with closing(storage):
+                storage.attach(asyncio.get_running_loop())
+                with pytest.raises(OperatorError, match="the database is at log index 1000 and the log ends at"):
+                    await asyncio.wait_for(driver.failure, 10)
+
+    run(scenario())
+
+
+def test_a_full_disk_refuses_writes_and_passes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(asyncio.get_running_loop())
+                await until(lambda: api.channel.opened and storage.starts)
+                has_room = driver.wal.has_room
+                driver.wal.has_room = lambda: False  # type: ignore[method-assign]
+                await until(lambda: not driver._has_room)
+                chunk = api.propose(b"x")
+                await until(lambda: api.refusals)
+                assert [(chunk, errors.NO_SPACE.id)] == api.refusals
+                driver.wal.has_room = has_room  # type: ignore[method-assign]
+                await until(lambda: driver._has_room)
+                api.propose(b"y")
+                await until(lambda: storage.state)
+
+    run(scenario())
+
+
+def test_chunks_wait_for_a_leader_and_are_refused_after_their_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        urls = "default=http://localhost:2380,other=http://localhost:1"
+        async with member(tmp_path, initial_cluster=urls) as driver:
+            api = FakeApi(tmp_path)
+            with closing(api):
+                api.attach(asyncio.get_running_loop())
+                await until(lambda: api.channel.opened)
+                driver.proposals._timeout_s = 0.1
+                chunk = api.propose(b"x")
+                await until(lambda: api.refusals)
+                assert [(chunk, errors.TIMEOUT.id)] == api.refusals
+                assert driver.core.role is not RaftRole.LEADER
+
+    run(scenario())
+
+
+def test_members_and_status_are_answered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path):
+            storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(asyncio.get_running_loop())
+                await until(lambda: api.channel.opened and storage.starts)
+                await until(lambda: len(storage.kinds) >= 3)
+                for linearizable in (False, True):
+                    request = rpc.MemberListRequest(linearizable=linearizable)
+                    number = api.call(ClusterOp.MEMBER_LIST, request.SerializeToString())
+                    await grown(api.replies, len(api.replies) + 1)
+                    error_id, body = api.replies[number]
+                    assert 0 == error_id
+                    (one,) = rpc.MemberListResponse.FromString(body).members
+                    assert (0x8E9E05C52164694D, "default") == (one.ID, one.name)
+                    assert ["http://localhost:2379"] == list(one.clientURLs)
+                number = api.call(ClusterOp.STATUS)
+                await until(lambda: number in api.replies)
+                status = rpc.StatusResponse.FromString(api.replies[number][1])
+                assert (0x8E9E05C52164694D, False) == (status.leader, status.isLearner)
+                assert status.raftIndex >= 3
+                number = api.call(ClusterOp.MOVE_LEADER, rpc.MoveLeaderRequest(targetID=5).SerializeToString())
+                await until(lambda: number in api.replies)
+                assert errors.BAD_LEADER_TRANSFEREE.id == api.replies[number][0]
+
+    run(scenario())
