@@ -290,6 +290,12 @@ RANGE_STREAM_SORT = EtcdError(
 RANGE_STREAM_FILTER = EtcdError(
     136, "RANGE_STREAM_FILTER", "RangeStream does not support revision filters", Code.UNIMPLEMENTED
 )
+MALFORMED_REQUEST = EtcdError(
+    137,
+    "MALFORMED_REQUEST",
+    "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
+    Code.INTERNAL,
+)
 
 CATALOGUE: Final = {
     definition.id: definition for definition in list(globals().values()) if isinstance(definition, EtcdError)

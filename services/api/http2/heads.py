@@ -43,7 +43,9 @@ class RequestHead:
     """What the headers of one request say; shared by all requests with the same headers, never changed."""
 
     __slots__ = (
+        "base",
         "content_length",
+        "context",
         "encoding",
         "has_pseudo_fields",
         "is_quick",
@@ -56,6 +58,8 @@ class RequestHead:
     )
 
     def __init__(self) -> None:
+        self.base = self  # the head with the same fields but for the timeout
+        self.context: object = None  # the host's own, best kept at `base`
         self.path = b""
         self.metadata: tuple[tuple[bytes, bytes], ...] = ()  # in order; values of -bin keys are decoded
         self.timeout_s: float | None = None  # grpc-timeout

@@ -1,0 +1,276 @@
+"""Every call of etcd's API and the way it takes: check the limits, check who asks, choose the lane of the ring.
+
+gRPC and the JSON gateway both come here. A method is a `Route` (unary) or a `StreamRoute`, given by the modules of
+`v3rpc`; a method without one is answered as gRPC answers it, UNIMPLEMENTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from quorate.api.calling import CallStream, Cancel, Done, Metadata
+from quorate.api.ring import Ring
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed, EtcdError
+from quorate.wire.messages import Role
+
+REQUEST_OVERHEAD_BYTES: Final = 18  # what etcd's log entry adds to a request of the largest size
+LEADER_CHECKS: Final = 3  # election timeouts a stream that wants a leader bears without one
+
+
+def _is_text(value: str) -> bool:
+    """The octets of the header were UTF-8 (others are carried as surrogates)."""
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+class Context:
+    """What the metadata of a call say; made once for all calls with the same headers."""
+
+    __slots__ = ("identity", "is_plain", "metadata", "wants_leader")
+
+    def __init__(self, metadata: Metadata) -> None:
+        self.metadata = metadata
+        self.wants_leader = metadata.get("hasleader") == "true"
+        self.identity = b""  # wire.identity.Caller, or nobody
+        self.is_plain = not self.wants_leader and _is_text(metadata.get("client-api-version", ""))
+
+
+NO_CONTEXT: Final = Context({})
+
+Unary = Callable[[bytes, Context, Done, float | None], Cancel | None]
+Respond = Callable[[bytes], None]
+StreamDone = Callable[[int, str], None]
+OpenStream = Callable[[Context, Respond, StreamDone], CallStream]
+
+
+class Route(NamedTuple):
+    """A unary method. `start(request, context, done, expires_at)` may raise CallFailed and DecodeError instead of
+    calling `done`; it returns how to cancel a call that can wait long."""
+
+    start: Unary
+    serves_learner: bool = False  # a learner answers it, or `start` decides
+
+
+class StreamRoute(NamedTuple):
+    """A method with a stream on either side.
+
+    `open(context, respond, done)` may raise CallFailed; it calls neither of the two functions before it has returned.
+    Deadlines and the wish for a leader are looked after here: the stream is cancelled when one of them ends it.
+    """
+
+    open: OpenStream
+    serves_learner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Bounds of one request; the defaults are etcd's."""
+
+    request_bytes_max: int = 1_572_864  # --max-request-bytes
+    txn_ops_max: int = 128  # --max-txn-ops
+
+    def check_size(self, body: bytes) -> None:
+        """Raises CallFailed for a request that the log would not take."""
+        if len(body) + REQUEST_OVERHEAD_BYTES > self.request_bytes_max:
+            raise CallFailed(errors.REQUEST_TOO_LARGE)
+
+
+class Calls:
+    """The one place a call enters the node by; implements `calling.Calls`."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        routes: Mapping[str, Route],
+        streams: Mapping[str, StreamRoute],
+    ) -> None:
+        self.routes = dict(routes)
+        self.streams = dict(streams)
+        self._ring = ring
+        self._want_leader: set[_Bound] = set()
+        self._stop_counting: Callable[[], None] | None = None
+        ring.on_role(self._on_role)
+        self._services = {_service_of(method) for method in (*self.routes, *self.streams)}
+
+    def unary(
+        self, method: str, body: bytes, metadata: Metadata, done: Done, deadline_s: float | None = None
+    ) -> Cancel | None:
+        """See `calling.UnaryCalls`; `done` may be called before this returns."""
+        route = self.routes.get(method)
+        if route is None:
+            done(errors.Code.UNIMPLEMENTED, self.unknown_text(method), b"")
+            return None
+        expires_at = None if deadline_s is None else self._ring.now() + deadline_s
+        return self.start(route, body, Context(metadata) if metadata else NO_CONTEXT, done, expires_at)
+
+    def start(self, route: Route, body: bytes, context: Context, done: Done, expires_at: float | None) -> Cancel | None:
+        """Start a unary call whose route is known."""
+        try:
+            if not context.is_plain or self._ring.is_learner:
+                self._admit(context, route.serves_learner)
+            return route.start(body, context, done, expires_at)
+        except CallFailed as failed:
+            done(failed.error.code, failed.error.text, b"")
+        except DecodeError:
+            done(errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text, b"")
+        return None
+
+    def stream(
+        self,
+        method: str,
+        metadata: Metadata,
+        respond: Respond,
+        done: StreamDone,
+        deadline_s: float | None = None,
+    ) -> CallStream:
+        """See `calling.StreamCalls`."""
+        expires_at = None if deadline_s is None else self._ring.now() + deadline_s
+        route = self.streams.get(method)
+        if route is None:
+            return _Refused(self._ring, errors.Code.UNIMPLEMENTED, self.unknown_text(method), done)
+        return self.open(route, Context(metadata), respond, done, expires_at)
+
+    def open(
+        self,
+        route: StreamRoute,
+        context: Context,
+        respond: Respond,
+        done: StreamDone,
+        expires_at: float | None,
+    ) -> CallStream:
+        """Open a stream whose route is known."""
+        try:
+            self._admit(context, route.serves_learner)
+            if expires_at is None and not context.wants_leader:
+                return route.open(context, respond, done)
+            return self._bound(route, context, respond, done, expires_at)
+        except CallFailed as failed:
+            return _Refused(self._ring, failed.error.code, failed.error.text, done)
+
+    def _bound(
+        self, route: StreamRoute, context: Context, respond: Respond, done: StreamDone, expires_at: float | None
+    ) -> CallStream:
+        bound = _Bound(done)
+        bound.stream = route.open(context, respond, bound.finish)
+        if expires_at is not None:
+            bound.undo.append(self._ring.at(expires_at, bound.end, errors.CONTEXT_DEADLINE_EXCEEDED))
+        if context.wants_leader:
+            self._want_leader.add(bound)
+            bound.undo.append(lambda: self._want_leader.discard(bound))
+        return bound
+
+    def _on_role(self, role: Role) -> None:
+        """Start counting when the leader is gone, stop when there is one."""
+        if role.leader_id:
+            if self._stop_counting is not None:
+                self._stop_counting()
+                self._stop_counting = None
+        elif self._stop_counting is None:
+            ends_at = self._ring.now() + LEADER_CHECKS * self._ring.election_timeout_s
+            self._stop_counting = self._ring.at(ends_at, self._end_leaderless)
+
+    def _end_leaderless(self) -> None:
+        self._stop_counting = None
+        for bound in list(self._want_leader):
+            bound.end(errors.NO_LEADER)
+
+    def unknown_text(self, method: str) -> str:
+        """What gRPC says about a method that is not there."""
+        service, _, name = method.removeprefix("/").rpartition("/")
+        if service in self._services:
+            return errors.unknown_method_text(service, name)
+        return errors.unknown_service_text(service)
+
+    def _admit(self, context: Context, serves_learner: bool) -> None:
+        """etcd's checks before it looks at the request, in its order."""
+        if self._ring.is_learner and not serves_learner:
+            raise CallFailed(errors.NOT_SUPPORTED_FOR_LEARNER)
+        if not _is_text(context.metadata.get("client-api-version", "")):
+            raise CallFailed(errors.INVALID_CLIENT_API_VERSION)
+        if context.wants_leader and not self._ring.has_leader:
+            raise CallFailed(errors.NO_LEADER)
+
+
+class _Bound:
+    """A stream that something else than its two ends may end: a deadline, or the loss of the leader."""
+
+    def __init__(self, done: StreamDone) -> None:
+        self.stream: CallStream | None = None  # set right after the start
+        self.undo: list[Callable[[], None]] = []
+        self._done = done
+        self._is_over = False
+
+    def finish(self, code: int, message: str) -> None:
+        if not self._is_over:
+            self._release()
+            self._done(code, message)
+
+    def end(self, error: EtcdError) -> None:
+        if not self._is_over:
+            self._opened.cancel()
+            self.finish(error.code, error.text)
+
+    def send(self, body: bytes) -> None:
+        if not self._is_over:
+            self._opened.send(body)
+
+    def half_close(self) -> None:
+        if not self._is_over:
+            self._opened.half_close()
+
+    def cancel(self) -> None:
+        if not self._is_over:
+            self._release()
+            self._opened.cancel()
+
+    def pause(self) -> None:
+        self._opened.pause()
+
+    def resume(self) -> None:
+        self._opened.resume()
+
+    @property
+    def _opened(self) -> CallStream:
+        assert self.stream is not None, "a stream is opened before it is handed out"
+        return self.stream
+
+    def _release(self) -> None:
+        self._is_over = True
+        for undo in self.undo:
+            undo()
+
+
+class _Refused:
+    """A stream that ends at the next turn of the loop and takes nothing."""
+
+    def __init__(self, ring: Ring, code: int, message: str, done: StreamDone) -> None:
+        self._is_over = False
+        ring.soon(self._end, code, message, done)
+
+    def send(self, body: bytes) -> None:
+        pass
+
+    def half_close(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self._is_over = True
+
+    def pause(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+    def _end(self, code: int, message: str, done: StreamDone) -> None:
+        if not self._is_over:
+            self._is_over = True
+            done(code, message)
+
+
+def _service_of(method: str) -> str:
+    return method.removeprefix("/").rpartition("/")[0]

@@ -1,0 +1,279 @@
+"""One client's HTTP/2 connection: the engine's events become calls, answers become octets, one write a turn.
+
+Reading stops while the client does not take what it was sent (its TCP window is full), and calls are held back while
+large answers wait for its HTTP/2 windows, so that one client's appetite is bounded by what it reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from quorate.api.calling import CallStream, Cancel
+from quorate.api.calls import NO_CONTEXT, Calls, Context, Route
+from quorate.api.http2.connection import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED, Connection, Event
+from quorate.api.http2.heads import RequestHead
+from quorate.api.http2.limits import Limits
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed, Code
+
+WRITE_BUFFER_BYTES: Final = 1 << 20  # of the transport; above it the connection is not read
+HOLD_BYTES: Final = 32 << 20  # of answers waiting in the engine; above it no further call is started
+
+
+class GrpcServer:
+    """What all gRPC connections of a worker share."""
+
+    def __init__(self, calls: Calls, limits: Limits) -> None:
+        self.calls = calls
+        self.limits = limits
+        self.unary = frozenset(method.encode() for method in calls.routes)
+        self.connections: set[GrpcConnection] = set()
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.is_draining = False
+
+    def tick(self, now: float) -> None:
+        """Let time pass on every connection: about once a second."""
+        for connection in list(self.connections):
+            connection.tick(now)
+
+    def drain(self) -> None:
+        """Ask every client to go elsewhere; each connection closes when its last call is answered."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    def abort(self) -> None:
+        """Close what is still open."""
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class GrpcConnection(asyncio.Protocol):
+    """The asyncio end of one engine."""
+
+    def __init__(self, server: GrpcServer) -> None:
+        self._server = server
+        self._calls = server.calls
+        self._loop = asyncio.get_running_loop()
+        self._engine = Connection(server.limits, server.unary, self._loop.time())
+        self._transport: asyncio.Transport | None = None
+        self._streams: dict[int, CallStream] = {}
+        self._cancels: dict[int, Cancel] = {}  # of unary calls that can wait long
+        self._held: deque[Event] = deque()
+        self._is_flush_scheduled = False
+        self._is_paused = False  # the transport takes no more
+
+    # --- asyncio -----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._server.connections.add(self)
+        if self._server.is_draining:
+            self._engine.drain()
+        self._flush_soon()
+
+    def data_received(self, data: bytes) -> None:
+        self._server.received_bytes += len(data)
+        now = self._loop.time()
+        engine = self._engine
+        events = engine.receive(data, now)
+        if events:
+            if self._held or engine.queued_bytes > HOLD_BYTES:
+                self._held.extend(events)
+                self._start_held()
+            else:
+                self._take(events, now)
+        if not self._is_flush_scheduled and (engine.has_output or engine.closed):
+            self._is_flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+        self._flush_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._transport = None
+        self._held.clear()
+        for event in self._engine.lost():
+            self._take_other(event)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Octets of answers that wait for the client's windows."""
+        return self._engine.queued_bytes
+
+    # --- the server --------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        if self._engine.closed:  # and the client does not even take the goodbye
+            self.abort()
+            return
+        self._engine.tick(now)
+        if self._engine.has_output or self._engine.closed:
+            self._flush_soon()
+
+    def drain(self) -> None:
+        self._engine.drain()
+        self._flush_soon()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def _take(self, events: list[Event], now: float) -> None:
+        calls = self._calls
+        for event in events:
+            kind, stream_id, head, message = event
+            if kind != CALL:
+                self._take_other(event)
+                continue
+            known = head.base.context
+            route, context = known if type(known) is tuple else self._recognize(head)
+            timeout_s = head.timeout_s
+            cancel = calls.start(
+                route,
+                message,
+                context,
+                partial(self._answer, stream_id),
+                None if timeout_s is None else now + timeout_s,
+            )
+            if cancel is not None:
+                self._cancels[stream_id] = cancel
+
+    def _take_other(self, event: Event) -> None:
+        """An event of a call that is not unary, or the end of one that is."""
+        kind, stream_id, head, message = event
+        if kind == OPENED:
+            self._open(stream_id, head)
+        elif kind == CANCELLED:
+            stream = self._streams.pop(stream_id, None)
+            if stream is not None:
+                stream.cancel()
+            cancel = self._cancels.pop(stream_id, None)
+            if cancel is not None:
+                cancel()
+        elif (stream := self._streams.get(stream_id)) is not None:
+            if kind == HALF_CLOSED:
+                stream.half_close()
+            else:
+                assert kind == MESSAGE, "calls are taken elsewhere"
+                self._send_request(stream_id, stream, message)
+
+    def _recognize(self, head: RequestHead) -> tuple[Route, Context]:
+        """The route and the metadata of calls with these headers, kept there for the next one."""
+        route = self._calls.routes[head.path.decode()]
+        known = (route, _context_of(head))
+        head.base.context = known
+        return known
+
+    def _open(self, stream_id: int, head: RequestHead) -> None:
+        method = head.path.decode("utf-8", "replace")
+        route = self._calls.streams.get(method)
+        if route is None:
+            self._engine.finish(stream_id, Code.UNIMPLEMENTED, self._calls.unknown_text(method))
+            return
+        expires_at = None if head.timeout_s is None else self._loop.time() + head.timeout_s
+        self._streams[stream_id] = self._calls.open(
+            route,
+            _context_of(head),
+            partial(self._respond, stream_id),
+            partial(self._finish, stream_id),
+            expires_at,
+        )
+
+    def _send_request(self, stream_id: int, stream: CallStream, message: bytes) -> None:
+        try:
+            stream.send(message)
+            return
+        except CallFailed as failed:
+            error = failed.error
+        except DecodeError:
+            error = errors.MALFORMED_REQUEST
+        stream.cancel()
+        self._finish(stream_id, error.code, error.text)
+
+    def _answer(self, stream_id: int, code: int, message: str, body: bytes) -> None:
+        """The end of a unary call."""
+        if code:
+            self._engine.finish(stream_id, code, message)
+        else:
+            self._engine.respond(stream_id, body)
+        if self._cancels:
+            self._cancels.pop(stream_id, None)
+        if not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _respond(self, stream_id: int, body: bytes) -> None:
+        """One response of a stream."""
+        if not self._engine.send(stream_id, body):
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                stream.pause()
+        self._flush_soon()
+
+    def _finish(self, stream_id: int, code: int, message: str) -> None:
+        """The end of a stream."""
+        if self._streams.pop(stream_id, None) is not None:
+            self._engine.finish(stream_id, code, message)
+            self._flush_soon()
+
+    def _start_held(self) -> None:
+        """Start calls that were held back, while the client reads its answers."""
+        while self._held and self._engine.queued_bytes <= HOLD_BYTES:
+            self._take([self._held.popleft()], self._loop.time())
+
+    # --- output ------------------------------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        if not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_scheduled = False
+        transport, engine = self._transport, self._engine
+        if transport is None or (self._is_paused and not engine.closed):
+            return
+        data = engine.output()
+        if data:
+            self._server.sent_bytes += len(data)
+            transport.write(data)
+        if engine.closed:
+            transport.close()
+            return
+        for stream_id in engine.take_unblocked():
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                stream.resume()
+        if self._held:
+            self._start_held()
+        if engine.has_output:
+            if not self._is_paused:
+                self._flush_soon()
+        elif engine.is_drained:
+            transport.close()
+
+
+def _context_of(head: RequestHead) -> Context:
+    if not head.metadata:
+        return NO_CONTEXT
+    return Context({name.decode(): value.decode("utf-8", "surrogateescape") for name, value in head.metadata})

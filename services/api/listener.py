@@ -1,0 +1,250 @@
+"""One port, two protocols: the first octets decide, plain or inside TLS.
+
+The HTTP/2 preface goes to the gRPC connection, anything else is handed, with the octets read, to uvicorn's HTTP/1.1
+protocol running the ASGI application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from quorate.api.asgi import App
+from quorate.api.grpc_connection import GrpcConnection, GrpcServer
+from quorate.api.http2.frames import PREFACE
+
+ALPN: Final = ["http/1.1", "h2"]  # gRPC clients offer nothing but h2, everybody else is better off without
+BACKLOG: Final = 4_096
+CONNECTIONS_MAX: Final = 50_000  # of one worker; further ones are closed at once
+FIRST_OCTETS_TIMEOUT_S: Final = 60.0  # for a client to say anything at all
+TICK_S: Final = 1.0
+PREFACE_START: Final = PREFACE[:3]  # no HTTP/1.1 method begins so
+
+Kind = Literal["both", "grpc", "http"]
+
+
+class HttpServer:
+    """What all HTTP/1.1 connections of a worker share: uvicorn without its own server."""
+
+    def __init__(self, app: App) -> None:
+        self.config = uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=3600,
+        )
+        self.config.load()
+        self.state = ServerState()
+        self.tick()
+
+    def protocol(self) -> asyncio.Protocol:
+        return HttpToolsProtocol(config=self.config, server_state=self.state, app_state={})
+
+    def tick(self) -> None:
+        """Keep the Date header right."""
+        date = (b"date", formatdate(usegmt=True).encode())
+        self.state.default_headers = [date, *self.config.encoded_headers]
+
+    def drain(self) -> None:
+        """Close idle connections, and the others after the response in progress."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.state.connections
+
+    def abort(self) -> None:
+        """Close what is still open."""
+        for task in list(self.state.tasks):
+            task.cancel()
+        for connection in list(self.state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+
+class FirstOctets(asyncio.Protocol):
+    """A connection whose protocol is not known yet."""
+
+    def __init__(self, listener: Listener, kind: Kind) -> None:
+        self._listener = listener
+        self._kind = kind
+        self._transport: asyncio.Transport | None = None
+        self._data = b""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        if self._listener.connections >= CONNECTIONS_MAX or self._listener.is_closing:
+            transport.abort()
+            return
+        self._transport = transport
+        self._listener.undecided.add(self)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(FIRST_OCTETS_TIMEOUT_S, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if self._transport is None:
+            return
+        if len(self._data) < len(PREFACE_START) and PREFACE_START.startswith(self._data):
+            return
+        is_grpc = self._data.startswith(PREFACE_START)
+        if (is_grpc and self._kind == "http") or (not is_grpc and self._kind == "grpc"):
+            self._transport.abort()
+            return
+        self._hand_over(GrpcConnection(self._listener.grpc) if is_grpc else self._listener.http.protocol())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _hand_over(self, protocol: asyncio.Protocol) -> None:
+        transport, data = self._transport, self._data
+        assert transport is not None, "data came before the connection"
+        self._let_go()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+
+    def _let_go(self) -> None:
+        self._transport = None
+        self._data = b""
+        self._listener.undecided.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Listener:
+    """The client side of a worker: its sockets and everything that came in by them."""
+
+    def __init__(self, grpc: GrpcServer, http: HttpServer) -> None:
+        self.grpc = grpc
+        self.http = http
+        self.undecided: set[FirstOctets] = set()
+        self.is_closing = False
+        self._servers: list[asyncio.Server] = []
+        self._unix_paths: list[Path] = []
+
+    @property
+    def connections(self) -> int:
+        return len(self.grpc.connections) + len(self.http.state.connections) + len(self.undecided)
+
+    async def listen(
+        self,
+        url: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        kind: Kind = "both",
+        share_port: bool = False,
+    ) -> str:
+        """Serve `url`; OSError as `bind` raises it. Returns where it listens, with the port that was chosen for 0."""
+        bound = open_socket(url, share_port=share_port)
+        if bound.family == socket.AF_UNIX:
+            self._unix_paths.append(Path(bound.getsockname()))
+        return await self.serve(bound, tls=tls, kind=kind)
+
+    async def serve(self, bound: socket.socket, *, tls: ssl.SSLContext | None = None, kind: Kind = "both") -> str:
+        """Serve a socket that is bound already."""
+        factory: Callable[[], asyncio.Protocol] = lambda: FirstOctets(self, kind)  # noqa: E731 - it has a type
+        loop = asyncio.get_running_loop()
+        if bound.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(factory, sock=bound, ssl=tls, backlog=BACKLOG)
+            self._servers.append(server)
+            return str(bound.getsockname())
+        server = await loop.create_server(factory, sock=bound, ssl=tls, backlog=BACKLOG)
+        self._servers.append(server)
+        host, port = bound.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def run_clock(self) -> None:
+        """Keepalive, flood meters and the Date header need somebody to tell them that time passes."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.grpc.tick(loop.time())
+            self.http.tick()
+
+    async def close(self, grace_s: float) -> None:
+        """Accept nobody any more, let calls in progress end for `grace_s` seconds, then cut what is left."""
+        self.is_closing = True
+        for server in self._servers:
+            server.close()
+        for first in list(self.undecided):
+            first.abort()
+        self.grpc.drain()
+        self.http.drain()
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + grace_s
+        while (self.grpc.connections or not self.http.is_idle) and loop.time() < ends_at:  # noqa: ASYNC110 - uvicorn has no event to wait for
+            await asyncio.sleep(0.02)
+        self.grpc.abort()
+        self.http.abort()
+        for path in self._unix_paths:
+            path.unlink(missing_ok=True)
+        await asyncio.sleep(0)  # the aborted transports tell their protocols
+
+
+def open_socket(url: str, *, share_port: bool = False) -> socket.socket:
+    """A bound socket for a listen URL: http, https, unix or unixs. OSError as `bind` raises it."""
+    parts = urlsplit(url)
+    if parts.scheme in ("unix", "unixs"):
+        return _unix_socket(Path(parts.netloc + parts.path))
+    found = socket.getaddrinfo(
+        parts.hostname or None, parts.port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """A socket file left over by a process that is gone is replaced; anything else in the way is an error."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _answers(path):
+            path.unlink()
+        bound.bind(str(path))
+        bound.listen(BACKLOG)
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

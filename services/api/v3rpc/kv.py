@@ -1,0 +1,69 @@
+"""etcdserverpb.KV: range, put, delete, txn, compact. The request's bytes go to storage as they came."""
+
+from __future__ import annotations
+
+from quorate.api.calling import Done
+from quorate.api.calls import CallLimits, Context, Route
+from quorate.api.ring import Ring
+from quorate.api.validation import (
+    check_delete_range,
+    check_put,
+    check_range,
+    check_txn,
+    is_read_only,
+    is_serializable,
+)
+from quorate.proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed
+from quorate.wire.messages import Op
+
+
+class KV:
+    """Reads take the lane their consistency asks for, writes are ordered."""
+
+    def __init__(self, ring: Ring, limits: CallLimits) -> None:
+        self._ring = ring
+        self._limits = limits
+
+    def routes(self) -> dict[str, Route]:
+        return {
+            "/etcdserverpb.KV/Range": Route(self.range, serves_learner=True),
+            "/etcdserverpb.KV/Put": Route(self.put),
+            "/etcdserverpb.KV/DeleteRange": Route(self.delete_range),
+            "/etcdserverpb.KV/Txn": Route(self.txn),
+            "/etcdserverpb.KV/Compact": Route(self.compact),
+        }
+
+    def range(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        request = RangeRequest.FromString(body)
+        if not request.serializable and self._ring.is_learner:
+            raise CallFailed(errors.NOT_SUPPORTED_FOR_LEARNER)
+        check_range(request)
+        lane = self._ring.local if request.serializable else self._ring.reads
+        self._ring.add(lane, Op.RANGE, body, done, expires_at, context.identity)
+
+    def put(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        check_put(PutRequest.FromString(body))
+        self._limits.check_size(body)
+        self._ring.add(self._ring.writes, Op.PUT, body, done, expires_at, context.identity)
+
+    def delete_range(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        check_delete_range(DeleteRangeRequest.FromString(body))
+        self._limits.check_size(body)
+        self._ring.add(self._ring.writes, Op.DELETE_RANGE, body, done, expires_at, context.identity)
+
+    def txn(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        request = TxnRequest.FromString(body)
+        check_txn(request, self._limits.txn_ops_max)
+        ring = self._ring
+        if not is_read_only(request):
+            self._limits.check_size(body)
+            lane = ring.writes
+        else:
+            lane = ring.local if is_serializable(request) else ring.reads
+        ring.add(lane, Op.TXN, body, done, expires_at, context.identity)
+
+    def compact(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        CompactionRequest.FromString(body)
+        self._ring.add(self._ring.writes, Op.COMPACT, body, done, expires_at, context.identity)
