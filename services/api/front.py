@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from quorate.api.asgi import App, Disconnected, Header, Message, Receive, Scope, Send, respond, respond_text
+from quorate.api.gateway_websocket import converse
 
 LEGACY: Final = "/v3beta/"
 GATEWAY: Final = "/v3/"
@@ -32,18 +33,20 @@ class Front:
         self._hosts = _allowed(host_whitelist)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._pages(scope, receive, send)
             return
         path = scope["path"]
         if path.startswith(LEGACY):
             path = scope["path"] = GATEWAY + path.removeprefix(LEGACY)
             scope["raw_path"] = path.encode()
-        if self._hosts is not None and scope["scheme"] == "http":
-            host = _host_name(_header(scope, b"host"))
-            if host not in self._hosts:
-                await _refuse_host(send, host)
-                return
+        if scope["type"] == "websocket":
+            await self._converse(scope, receive, send)
+            return
+        host = self._unwanted_host(scope)
+        if host is not None:
+            await _refuse_host(send, host)
+            return
         send = _client(send, self._cors_headers(scope))
         with contextlib.suppress(Disconnected):
             if scope["method"] == "OPTIONS":
@@ -52,6 +55,20 @@ class Front:
                 await self._gateway(scope, receive, send)
             else:
                 await self._pages(scope, receive, send)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        served = scope["path"].startswith(GATEWAY) and self._unwanted_host(scope) is None
+        if self._gateway is None or not served:
+            await send({"type": "websocket.close"})  # before the accept: 403
+            return
+        await converse(self._gateway, scope, receive, send)
+
+    def _unwanted_host(self, scope: Scope) -> str | None:
+        """The name in the Host header if it is not on the list that plain HTTP is held to."""
+        if self._hosts is None or scope["scheme"] in ("https", "wss"):
+            return None
+        host = _host_name(_header(scope, b"host"))
+        return None if host in self._hosts else host
 
     def _cors_headers(self, scope: Scope) -> list[Header]:
         if self._origins is None:

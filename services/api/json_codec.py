@@ -7,9 +7,9 @@ tests/api/test_json_codec.py compares the two.
 Written, as grpc-gateway does with proto names: zero values omitted, 64-bit integers as decimal strings,
 bytes as padded standard base64, enums by name, fields in the order of the .proto file.
 Read: proto and lowerCamelCase names, integers as numbers or strings, enums by name or number, standard or
-URL-safe base64 with or without padding, null as absent. Unknown fields and unknown enum names are
-ignored. Two members of one oneof, a repeated name or a wrong type are refused. Whatever follows the
-first JSON value is not looked at, which is what Go's stream decoder does.
+URL-safe base64 with or without padding, null as absent. Unknown fields are ignored. Two members of one
+oneof, a repeated name or a wrong type are refused. Whatever follows the first JSON value is not looked at,
+which is what Go's stream decoder does.
 """
 
 import binascii
@@ -35,7 +35,6 @@ _WHITESPACE: Final = " \t\r\n"
 _EXPONENT_MAX: Final = 20  # a 64-bit integer has at most this many digits
 _DEPTH_MAX: Final = 100  # protobuf's own bound on nested messages when it decodes
 _TOKEN_MAX: Final = len(r"\uD83D\uDE00")  # the longest piece of JSON, strings aside, that a cut can make invalid
-_IGNORED: Final = object()
 
 
 class BadJson(ValueError):  # noqa: N818 - it names the finding
@@ -152,9 +151,7 @@ def _setter(field: FieldDescriptor) -> Set:
 
 def _value_setter(name: str, convert: Convert) -> Set:
     def set_value(message: Message, value: Json, _: int) -> None:
-        converted = convert(value)
-        if converted is not _IGNORED:
-            setattr(message, name, converted)
+        setattr(message, name, convert(value))
 
     return set_value
 
@@ -170,8 +167,7 @@ def _message_setter(name: str, fill: Fill) -> Set:
 
 def _list_setter(name: str, convert: Convert) -> Set:
     def set_list(message: Message, value: Json, _: int) -> None:
-        converted = map(convert, _items(name, value))
-        getattr(message, name).extend(item for item in converted if item is not _IGNORED)
+        getattr(message, name).extend(map(convert, _items(name, value)))
 
     return set_list
 
@@ -216,7 +212,7 @@ def _type_converter(name: str, wanted: type, description: str) -> Convert:
     return convert
 
 
-def _integer_converter(name: str) -> Convert:
+def _integer_converter(name: str) -> Callable[[Json], int]:
     def convert(value: Json) -> int:
         if type(value) is int:
             return value
@@ -233,8 +229,12 @@ def _enum_converter(name: str, enum: EnumDescriptor) -> Convert:
     numbers = {value.name: value.number for value in enum.values}
     convert_number = _integer_converter(name)
 
-    def convert(value: Json) -> Any:
-        return numbers.get(value, _IGNORED) if type(value) is str else convert_number(value)
+    def convert(value: Json) -> int:
+        if type(value) is not str:
+            return convert_number(value)
+        if value not in numbers:
+            raise BadJson(f"{name}: {_shown(value)} is none of {', '.join(numbers)}")
+        return numbers[value]
 
     return convert
 
