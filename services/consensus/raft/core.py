@@ -238,8 +238,8 @@ class RaftCore:
         """Asks for an index at which a linearizable read is safe; on any member, learners included.
 
         The answer comes in Ready.read_states, or in Ready.refused_reads if the leader changed meanwhile. On a
-        leader that has not yet committed in its term the read waits for it. `ctx` is the host's and never
-        leaves this member; it may be used again.
+        leader that has not yet committed in its term the read waits for it. `ctx` never leaves this member, but it
+        names one read until that is answered or refused: asking again takes a new one (etcd #20418).
         """
         state = self._state
         if state.role is Role.LEADER:
@@ -358,8 +358,11 @@ class RaftCore:
     # Duties
 
     def ready(self) -> Ready | None:
-        """Takes everything there is to do, or None. A leader's reads and sends are batched here: call it once after
-        each batch of inputs, then until it returns None."""
+        """Takes everything there is to do, or None.
+
+        A leader's reads and sends are batched here: call it once after each batch of inputs, then until it
+        returns None.
+        """
         state = self._state
         if state.role is Role.LEADER:
             self._lead()
@@ -377,7 +380,10 @@ class RaftCore:
         return ready
 
     def _has_duties(self) -> bool:
-        """Cheap, because a host asks far more often than there is something to do. Likely duties come first."""
+        """Cheap, because a host asks far more often than there is something to do.
+
+        Likely duties come first.
+        """
         state = self._state
         durability = state.durability
         hard_state, soft_state = self._hard_state, self._soft_state

@@ -1,0 +1,237 @@
+"""What the host relies on: the disk, storage's pace, replay, limits, the log below the cache."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from quorate.consensus.raft.core import RaftCore
+from quorate.consensus.raft.messages import (
+    Append,
+    AppendAck,
+    AppendReject,
+    ConfChange,
+    ConfChangeKind,
+    Entry,
+    EntryKind,
+    Forward,
+    ForwardRefused,
+    HardState,
+    Heartbeat,
+    HeartbeatAck,
+    RaftConfig,
+    Refusal,
+    Role,
+    VoteResp,
+)
+from tests.consensus.raft.cores import THREE, entries_of, make_core, make_leader, messages_of, reply, settle
+from tests.consensus.raft.test_log import ListStorage
+
+
+def test_same_index_written_three_times_is_acknowledged_only_by_the_last_write() -> None:
+    core = make_core([1])
+    numbers = []
+    for term, entry_term in ((1, 1), (2, 2), (3, 1)):
+        # A leader of term 3 whose log has the entry of term 1 replaces that of term 2.
+        core.step(Append(2, 1, term, 1, 1, 0, entries_of([entry_term], 2)))
+        ready = core.ready()
+        assert ready is not None
+        assert [entry.term for entry in ready.entries] == [entry_term]
+        numbers.append(ready.number)
+    sent = []
+    for number in numbers:
+        core.on_persisted(number)
+        sent.append(messages_of(settle(core)))
+    assert sent == [[], [], [AppendAck(1, 2, 3, 2)]]
+
+
+def test_leader_counts_itself_only_when_its_disk_is_done() -> None:
+    leader = make_leader()
+    leader.propose(b"x")
+    ready = leader.ready()
+    assert ready is not None
+    leader.step(AppendAck(2, 1, 1, 2))
+    assert leader.commit_index == 1
+    leader.on_persisted(ready.number)
+    assert leader.commit_index == 2
+
+
+def test_two_followers_are_a_quorum_without_the_leaders_disk_but_nothing_is_applied_before_it() -> None:
+    leader = make_leader()
+    leader.propose(b"x")
+    ready = leader.ready()
+    assert ready is not None
+    leader.step(AppendAck(2, 1, 1, 2))
+    leader.step(AppendAck(3, 1, 1, 2))
+    assert leader.commit_index == 2
+    assert [e.index for r in settle(leader) for e in r.committed] == [1]
+    leader.on_persisted(ready.number)
+    assert [e.index for r in settle(leader) for e in r.committed] == [2]
+
+
+def test_several_appends_are_acknowledged_by_one_message() -> None:
+    core = make_core()
+    core.step(Append(2, 1, 1, 0, 0, 0, entries_of([1])))
+    core.step(Append(2, 1, 1, 1, 1, 0, entries_of([1], 2)))
+    assert messages_of(settle(core)) == [AppendAck(1, 2, 1, 2)]
+
+
+def test_storage_is_not_handed_more_than_it_can_take() -> None:
+    core = make_core([1] * 6, apply_bytes_max=2)
+    core.step(Append(2, 1, 1, 6, 1, 6, ()))
+    ready = core.ready()
+    assert ready is not None
+    assert [entry.index for entry in ready.committed] == [1, 2]
+    ready = core.ready()
+    assert ready is None or not ready.committed
+    core.on_applied(2)
+    ready = core.ready()
+    assert ready is not None
+    assert [entry.index for entry in ready.committed] == [3, 4]
+
+
+def test_restarted_storage_gets_everything_again() -> None:
+    core = make_core([1, 1, 1], commit=3)
+    assert core.applied_index == 3
+    core.replay_from(1)
+    assert [e.index for r in settle(core) for e in r.committed] == [2, 3]
+    with pytest.raises(ValueError, match="cannot continue"):
+        core.replay_from(4)
+
+
+def test_replay_reads_what_is_no_longer_cached() -> None:
+    entries = entries_of([1, 1, 2, 2])
+    core = RaftCore(
+        RaftConfig(id=1),
+        random.Random(1),
+        hard_state=HardState(2, 0, 4),
+        conf_state=THREE,
+        base_index=2,
+        base_term=1,
+        entries=entries[2:],
+        storage=ListStorage(entries),
+        applied_index=0,
+    )
+    assert [e.index for r in settle(core) for e in r.committed] == [1, 2, 3, 4]
+    core.compact(4)
+    core.replay_from(1)
+    assert [e.index for r in settle(core) for e in r.committed] == [2, 3, 4]
+
+
+def test_follower_far_behind_is_served_from_the_disk_and_by_snapshot_when_that_ends() -> None:
+    entries = entries_of([1, 1, 1, 1])
+    storage = ListStorage(entries, base=1)
+    core = RaftCore(
+        RaftConfig(id=1, pre_vote=False),
+        random.Random(1),
+        hard_state=HardState(1, 0, 4),
+        conf_state=THREE,
+        base_index=4,
+        base_term=1,
+        storage=storage,
+        applied_index=4,
+    )
+    core.campaign()
+    settle(core)
+    core.step(VoteResp(2, 1, core.term, True))
+    settle(core)
+    sent = reply(core, AppendReject(2, 1, core.term, 4, 2, 1))
+    assert [[e.index for e in m.entries] for m in sent if isinstance(m, Append)] == [[3, 4]]
+    core.step(AppendReject(3, 1, core.term, 4, 0, 0))
+    assert [ready.snapshot_peers for ready in settle(core)] == [[3]]
+
+
+def test_leader_refuses_proposals_when_its_storage_is_far_behind() -> None:
+    leader = make_leader(apply_lag_entries_max=3)
+    for _ in range(4):
+        assert leader.propose(b"x") is None
+    ready = leader.ready()
+    assert ready is not None
+    leader.on_persisted(ready.number)
+    leader.step(AppendAck(2, 1, 1, 5))
+    leader.ready()
+    assert leader.propose(b"x") is Refusal.OVERLOADED
+    leader.on_applied(5)
+    assert leader.propose(b"x") is None
+
+
+def test_uncommitted_bytes_are_given_back_when_committed() -> None:
+    leader = make_leader(uncommitted_bytes_max=10)
+    assert leader.propose(b"x" * 8) is None
+    assert leader.propose(b"x" * 8) is Refusal.OVERLOADED
+    settle(leader)
+    leader.step(AppendAck(2, 1, 1, 2))
+    assert leader.uncommitted_bytes == 0
+    assert leader.propose(b"x" * 8) is None
+
+
+def test_forwarded_proposal_is_appended_or_refused() -> None:
+    leader = make_leader()
+    leader.step(Forward(2, 1, 0, 77, EntryKind.ATTR, b"x"))
+    settle(leader)
+    assert leader.last_index == 2
+    follower = make_core(term=1)
+    assert reply(follower, Forward(2, 1, 0, 77, EntryKind.BATCH, b"x")) == [
+        ForwardRefused(1, 2, 0, 77, Refusal.NOT_LEADER)
+    ]
+    follower.step(ForwardRefused(2, 1, 0, 9, Refusal.OVERLOADED))
+    assert [ready.refused_proposals for ready in settle(follower)] == [[(9, Refusal.OVERLOADED)]]
+
+
+def test_configuration_changes_wait_for_the_no_op_of_the_term() -> None:
+    leader = make_leader()
+    change = [ConfChange(ConfChangeKind.ADD_LEARNER, 4)]
+    assert leader.propose_conf_change(change) is Refusal.NOT_READY
+    leader.step(AppendAck(2, 1, 1, 1))
+    assert leader.propose_conf_change(change) is None
+    assert leader.propose_conf_change(change) is Refusal.CONF_CHANGE_PENDING
+
+
+def test_removed_member_hears_of_its_removal_before_it_is_left_alone() -> None:
+    leader = make_leader()
+    for index in (1, 2, 3):
+        if index == 2:
+            leader.propose_conf_change([ConfChange(ConfChangeKind.REMOVE, 3)])
+        settle(leader)
+        leader.step(AppendAck(3, 1, 1, index))
+        leader.step(AppendAck(2, 1, 1, index))
+    told = [message for message in messages_of(settle(leader)) if message.to_id == 3]
+    assert [type(message).__name__ for message in told] == ["Commit"]
+    assert 3 not in leader.progress()
+
+
+def test_commit_only_ready_needs_no_sync() -> None:
+    core = make_core([1, 1])
+    core.step(Heartbeat(2, 1, 1, 2, 0))
+    ready = core.ready()
+    assert ready is not None
+    assert not ready.must_sync
+    assert ready.hard_state == HardState(1, 0, 2)
+
+
+def test_nothing_to_do_gives_no_ready() -> None:
+    assert make_core().ready() is None
+
+
+def test_leader_without_contact_steps_down_and_refuses_its_reads() -> None:
+    leader = make_leader()
+    leader.step(AppendAck(2, 1, 1, 1))
+    settle(leader)
+    leader.read_index(4)
+    for _ in range(20):
+        leader.tick()
+    assert leader.role is Role.FOLLOWER
+    assert (4, Refusal.LEADER_CHANGED) in [pair for r in settle(leader) for pair in r.refused_reads]
+
+
+def test_leader_with_contact_stays() -> None:
+    leader = make_leader()
+    for _ in range(50):
+        leader.tick()
+        leader.step(HeartbeatAck(3, 1, 1, 0))
+    assert leader.role is Role.LEADER
+
+
+def test_entries_are_plain_values() -> None:
+    assert Entry(1, 2, EntryKind.BATCH, b"x") == Entry(1, 2, 1, b"x")
