@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
 from quorate.api.calling import CallStream, Cancel, Done, Metadata
+from quorate.api.http2.messages import PREFIX_BYTES, prefix
 from quorate.api.ring import Ring
+from quorate.api.tally import Tally
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.messages import Role
@@ -44,7 +46,19 @@ NO_CONTEXT: Final = Context({})
 Unary = Callable[[bytes, Context, Done, float | None], Cancel | None]
 Respond = Callable[[bytes], None]
 StreamDone = Callable[[int, str], None]
-OpenStream = Callable[[Context, Respond, StreamDone], CallStream]
+
+
+class Responses(Protocol):
+    """Where the responses of a stream go. When the caller takes no more, the stream is told with `pause`."""
+
+    def send(self, message: bytes) -> None:
+        """One response."""
+
+    def send_framed(self, messages: bytes) -> None:
+        """Several responses as gRPC frames them, each with its prefix of five octets."""
+
+
+OpenStream = Callable[[Context, Responses, StreamDone], CallStream]
 
 
 class Route(NamedTuple):
@@ -58,7 +72,7 @@ class Route(NamedTuple):
 class StreamRoute(NamedTuple):
     """A method with a stream on either side.
 
-    `open(context, respond, done)` may raise CallFailed; it calls neither of the two functions before it has returned.
+    `open(context, responses, done)` may raise CallFailed; it uses neither of the two before it has returned.
     Deadlines and the wish for a leader are looked after here: the stream is cancelled when one of them ends it.
     """
 
@@ -90,6 +104,7 @@ class Calls:
     ) -> None:
         self.routes = dict(routes)
         self.streams = dict(streams)
+        self.tallies = {method: Tally() for method in (*self.routes, *self.streams)}
         self._ring = ring
         self._want_leader: set[_Bound] = set()
         self._stop_counting: Callable[[], None] | None = None
@@ -105,7 +120,14 @@ class Calls:
             done(errors.Code.UNIMPLEMENTED, self.unknown_text(method), b"")
             return None
         expires_at = None if deadline_s is None else self._ring.now() + deadline_s
-        return self.start(route, body, Context(metadata) if metadata else NO_CONTEXT, done, expires_at)
+        tally = self.tallies[method]
+        tally.started += 1
+
+        def counted(code: int, message: str, response: bytes) -> None:
+            tally.finished(code)
+            done(code, message, response)
+
+        return self.start(route, body, Context(metadata) if metadata else NO_CONTEXT, counted, expires_at)
 
     def start(self, route: Route, body: bytes, context: Context, done: Done, expires_at: float | None) -> Cancel | None:
         """Start a unary call whose route is known."""
@@ -132,13 +154,13 @@ class Calls:
         route = self.streams.get(method)
         if route is None:
             return _Refused(self._ring, errors.Code.UNIMPLEMENTED, self.unknown_text(method), done)
-        return self.open(route, Context(metadata), respond, done, expires_at)
+        return self.open(route, Context(metadata), _Single(respond), done, expires_at)
 
     def open(
         self,
         route: StreamRoute,
         context: Context,
-        respond: Respond,
+        responses: Responses,
         done: StreamDone,
         expires_at: float | None,
     ) -> CallStream:
@@ -146,16 +168,16 @@ class Calls:
         try:
             self._admit(context, route.serves_learner)
             if expires_at is None and not context.wants_leader:
-                return route.open(context, respond, done)
-            return self._bound(route, context, respond, done, expires_at)
+                return route.open(context, responses, done)
+            return self._bound(route, context, responses, done, expires_at)
         except CallFailed as failed:
             return _Refused(self._ring, failed.error.code, failed.error.text, done)
 
     def _bound(
-        self, route: StreamRoute, context: Context, respond: Respond, done: StreamDone, expires_at: float | None
+        self, route: StreamRoute, context: Context, responses: Responses, done: StreamDone, expires_at: float | None
     ) -> CallStream:
         bound = _Bound(done)
-        bound.stream = route.open(context, respond, bound.finish)
+        bound.stream = route.open(context, responses, bound.finish)
         if expires_at is not None:
             bound.undo.append(self._ring.at(expires_at, bound.end, errors.CONTEXT_DEADLINE_EXCEEDED))
         if context.wants_leader:
@@ -193,6 +215,20 @@ class Calls:
             raise CallFailed(errors.INVALID_CLIENT_API_VERSION)
         if context.wants_leader and not self._ring.has_leader:
             raise CallFailed(errors.NO_LEADER)
+
+
+class _Single:
+    """Responses for a caller who wants them one by one."""
+
+    def __init__(self, respond: Respond) -> None:
+        self.send = respond
+
+    def send_framed(self, messages: bytes) -> None:
+        position = 0
+        while position < len(messages):
+            start = position + PREFIX_BYTES
+            position = start + prefix.unpack_from(messages, position)[1]
+            self.send(messages[start:position])
 
 
 class _Bound:

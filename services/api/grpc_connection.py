@@ -18,6 +18,7 @@ from quorate.api.calls import NO_CONTEXT, Calls, Context, Route
 from quorate.api.http2.connection import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED, Connection, Event
 from quorate.api.http2.heads import RequestHead
 from quorate.api.http2.limits import Limits
+from quorate.api.tally import Tally
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, Code
 
@@ -54,6 +55,29 @@ class GrpcServer:
             connection.abort()
 
 
+class GrpcStream:
+    """One stream of a connection: where its responses go, and its other end in this node."""
+
+    __slots__ = ("_connection", "call", "stream_id", "tally")
+
+    def __init__(self, connection: GrpcConnection, stream_id: int, tally: Tally) -> None:
+        self._connection = connection
+        self.stream_id = stream_id
+        self.tally = tally
+        self.call: CallStream | None = None  # set right after the start
+
+    def send(self, message: bytes) -> None:
+        self.tally.sent += 1
+        self._connection.respond(self, self._connection.engine.send(self.stream_id, message))
+
+    def send_framed(self, messages: bytes) -> None:
+        self.tally.sent += 1
+        self._connection.respond(self, self._connection.engine.send_framed(self.stream_id, messages))
+
+    def finish(self, code: int, message: str) -> None:
+        self._connection.finish(self, code, message)
+
+
 class GrpcConnection(asyncio.Protocol):
     """The asyncio end of one engine."""
 
@@ -61,9 +85,9 @@ class GrpcConnection(asyncio.Protocol):
         self._server = server
         self._calls = server.calls
         self._loop = asyncio.get_running_loop()
-        self._engine = Connection(server.limits, server.unary, self._loop.time())
+        self.engine = Connection(server.limits, server.unary, self._loop.time())
         self._transport: asyncio.Transport | None = None
-        self._streams: dict[int, CallStream] = {}
+        self._streams: dict[int, GrpcStream] = {}
         self._cancels: dict[int, Cancel] = {}  # of unary calls that can wait long
         self._held: deque[Event] = deque()
         self._is_flush_scheduled = False
@@ -77,13 +101,13 @@ class GrpcConnection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._server.connections.add(self)
         if self._server.is_draining:
-            self._engine.drain()
+            self.engine.drain()
         self._flush_soon()
 
     def data_received(self, data: bytes) -> None:
         self._server.received_bytes += len(data)
         now = self._loop.time()
-        engine = self._engine
+        engine = self.engine
         events = engine.receive(data, now)
         if events:
             if self._held or engine.queued_bytes > HOLD_BYTES:
@@ -110,26 +134,26 @@ class GrpcConnection(asyncio.Protocol):
         self._server.connections.discard(self)
         self._transport = None
         self._held.clear()
-        for event in self._engine.lost():
+        for event in self.engine.lost():
             self._take_other(event)
 
     @property
     def queued_bytes(self) -> int:
         """Octets of answers that wait for the client's windows."""
-        return self._engine.queued_bytes
+        return self.engine.queued_bytes
 
     # --- the server --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        if self._engine.closed:  # and the client does not even take the goodbye
+        if self.engine.closed:  # and the client does not even take the goodbye
             self.abort()
             return
-        self._engine.tick(now)
-        if self._engine.has_output or self._engine.closed:
+        self.engine.tick(now)
+        if self.engine.has_output or self.engine.closed:
             self._flush_soon()
 
     def drain(self) -> None:
-        self._engine.drain()
+        self.engine.drain()
         self._flush_soon()
 
     def abort(self) -> None:
@@ -146,13 +170,14 @@ class GrpcConnection(asyncio.Protocol):
                 self._take_other(event)
                 continue
             known = head.base.context
-            route, context = known if type(known) is tuple else self._recognize(head)
+            route, context, tally = known if type(known) is tuple else self._recognize(head)
             timeout_s = head.timeout_s
+            tally.started += 1
             cancel = calls.start(
                 route,
                 message,
                 context,
-                partial(self._answer, stream_id),
+                partial(self._answer, stream_id, tally),
                 None if timeout_s is None else now + timeout_s,
             )
             if cancel is not None:
@@ -165,22 +190,23 @@ class GrpcConnection(asyncio.Protocol):
             self._open(stream_id, head)
         elif kind == CANCELLED:
             stream = self._streams.pop(stream_id, None)
-            if stream is not None:
-                stream.cancel()
+            if stream is not None and stream.call is not None:
+                stream.tally.finished(Code.CANCELLED)
+                stream.call.cancel()
             cancel = self._cancels.pop(stream_id, None)
             if cancel is not None:
                 cancel()
-        elif (stream := self._streams.get(stream_id)) is not None:
+        elif (stream := self._streams.get(stream_id)) is not None and stream.call is not None:
             if kind == HALF_CLOSED:
-                stream.half_close()
+                stream.call.half_close()
             else:
                 assert kind == MESSAGE, "calls are taken elsewhere"
-                self._send_request(stream_id, stream, message)
+                self._send_request(stream, stream.call, message)
 
-    def _recognize(self, head: RequestHead) -> tuple[Route, Context]:
+    def _recognize(self, head: RequestHead) -> tuple[Route, Context, Tally]:
         """The route and the metadata of calls with these headers, kept there for the next one."""
-        route = self._calls.routes[head.path.decode()]
-        known = (route, _context_of(head))
+        method = head.path.decode()
+        known = (self._calls.routes[method], _context_of(head), self._calls.tallies[method])
         head.base.context = known
         return known
 
@@ -188,57 +214,55 @@ class GrpcConnection(asyncio.Protocol):
         method = head.path.decode("utf-8", "replace")
         route = self._calls.streams.get(method)
         if route is None:
-            self._engine.finish(stream_id, Code.UNIMPLEMENTED, self._calls.unknown_text(method))
+            self.engine.finish(stream_id, Code.UNIMPLEMENTED, self._calls.unknown_text(method))
             return
         expires_at = None if head.timeout_s is None else self._loop.time() + head.timeout_s
-        self._streams[stream_id] = self._calls.open(
-            route,
-            _context_of(head),
-            partial(self._respond, stream_id),
-            partial(self._finish, stream_id),
-            expires_at,
-        )
+        stream = self._streams[stream_id] = GrpcStream(self, stream_id, self._calls.tallies[method])
+        stream.tally.started += 1
+        stream.call = self._calls.open(route, _context_of(head), stream, stream.finish, expires_at)
 
-    def _send_request(self, stream_id: int, stream: CallStream, message: bytes) -> None:
+    def _send_request(self, stream: GrpcStream, call: CallStream, message: bytes) -> None:
+        stream.tally.received += 1
         try:
-            stream.send(message)
+            call.send(message)
             return
         except CallFailed as failed:
             error = failed.error
         except DecodeError:
             error = errors.MALFORMED_REQUEST
-        stream.cancel()
-        self._finish(stream_id, error.code, error.text)
+        call.cancel()
+        self.finish(stream, error.code, error.text)
 
-    def _answer(self, stream_id: int, code: int, message: str, body: bytes) -> None:
+    def _answer(self, stream_id: int, tally: Tally, code: int, message: str, body: bytes) -> None:
         """The end of a unary call."""
         if code:
-            self._engine.finish(stream_id, code, message)
+            tally.finished(code)
+            self.engine.finish(stream_id, code, message)
         else:
-            self._engine.respond(stream_id, body)
+            tally.ok += 1
+            self.engine.respond(stream_id, body)
         if self._cancels:
             self._cancels.pop(stream_id, None)
         if not self._is_flush_scheduled:
             self._is_flush_scheduled = True
             self._loop.call_soon(self._flush)
 
-    def _respond(self, stream_id: int, body: bytes) -> None:
-        """One response of a stream."""
-        if not self._engine.send(stream_id, body):
-            stream = self._streams.get(stream_id)
-            if stream is not None:
-                stream.pause()
+    def respond(self, stream: GrpcStream, takes_more: bool) -> None:
+        """Something was queued for a stream."""
+        if not takes_more and stream.call is not None:
+            stream.call.pause()
         self._flush_soon()
 
-    def _finish(self, stream_id: int, code: int, message: str) -> None:
-        """The end of a stream."""
-        if self._streams.pop(stream_id, None) is not None:
-            self._engine.finish(stream_id, code, message)
+    def finish(self, stream: GrpcStream, code: int, message: str) -> None:
+        """The end of a stream; harmless when it is over."""
+        if self._streams.pop(stream.stream_id, None) is not None:
+            stream.tally.finished(code)
+            self.engine.finish(stream.stream_id, code, message)
             self._flush_soon()
 
     def _start_held(self) -> None:
         """Start calls that were held back, while the client reads its answers."""
-        while self._held and self._engine.queued_bytes <= HOLD_BYTES:
+        while self._held and self.engine.queued_bytes <= HOLD_BYTES:
             self._take([self._held.popleft()], self._loop.time())
 
     # --- output ------------------------------------------------------------------------------------------------------
@@ -250,7 +274,7 @@ class GrpcConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._is_flush_scheduled = False
-        transport, engine = self._transport, self._engine
+        transport, engine = self._transport, self.engine
         if transport is None or (self._is_paused and not engine.closed):
             return
         data = engine.output()
@@ -262,8 +286,8 @@ class GrpcConnection(asyncio.Protocol):
             return
         for stream_id in engine.take_unblocked():
             stream = self._streams.get(stream_id)
-            if stream is not None:
-                stream.resume()
+            if stream is not None and stream.call is not None:
+                stream.call.resume()
         if self._held:
             self._start_held()
         if engine.has_output:

@@ -11,8 +11,9 @@ import socket
 import ssl
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -31,6 +32,14 @@ TICK_S: Final = 1.0
 PREFACE_START: Final = PREFACE[:3]  # no HTTP/1.1 method begins so
 
 Kind = Literal["both", "grpc", "http"]
+
+
+class ListenSocket(NamedTuple):
+    """Where clients come in: a bound socket, TLS if any, and which of the two protocols are spoken."""
+
+    bound: socket.socket
+    context: ssl.SSLContext | None = None
+    kind: Kind = "both"
 
 
 class HttpServer:
@@ -148,31 +157,19 @@ class Listener:
     def connections(self) -> int:
         return len(self.grpc.connections) + len(self.http.state.connections) + len(self.undecided)
 
-    async def listen(
-        self,
-        url: str,
-        *,
-        tls: ssl.SSLContext | None = None,
-        kind: Kind = "both",
-        share_port: bool = False,
-    ) -> str:
-        """Serve `url`; OSError as `bind` raises it. Returns where it listens, with the port that was chosen for 0."""
-        bound = open_socket(url, share_port=share_port)
-        if bound.family == socket.AF_UNIX:
-            self._unix_paths.append(Path(bound.getsockname()))
-        return await self.serve(bound, tls=tls, kind=kind)
-
-    async def serve(self, bound: socket.socket, *, tls: ssl.SSLContext | None = None, kind: Kind = "both") -> str:
-        """Serve a socket that is bound already."""
-        factory: Callable[[], asyncio.Protocol] = lambda: FirstOctets(self, kind)  # noqa: E731 - it has a type
+    async def serve(self, one: ListenSocket) -> str:
+        """Accept clients on a bound socket. Returns where that is, with the port that was chosen for 0."""
+        factory: Callable[[], asyncio.Protocol] = partial(FirstOctets, self, one.kind)
         loop = asyncio.get_running_loop()
-        if bound.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(factory, sock=bound, ssl=tls, backlog=BACKLOG)
+        if one.bound.family == socket.AF_UNIX:
+            path = str(one.bound.getsockname())
+            self._unix_paths.append(Path(path))
+            server = await loop.create_unix_server(factory, sock=one.bound, ssl=one.context, backlog=BACKLOG)
             self._servers.append(server)
-            return str(bound.getsockname())
-        server = await loop.create_server(factory, sock=bound, ssl=tls, backlog=BACKLOG)
+            return path
+        server = await loop.create_server(factory, sock=one.bound, ssl=one.context, backlog=BACKLOG)
         self._servers.append(server)
-        host, port = bound.getsockname()[:2]
+        host, port = one.bound.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def run_clock(self) -> None:

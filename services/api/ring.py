@@ -26,6 +26,7 @@ Handler = Callable[[bytes], None]
 
 REQUEST_TIMEOUT_S: Final = 5.0  # etcd: ReqTimeout without the elections
 SWEEP_INTERVAL_S: Final = 0.1
+READY_CHECK_S: Final = 0.01
 FLUSH_RETRY_S: Final = 0.001
 WAITING_MAX: Final = 20_000  # commands of one worker without an answer; etcd refuses at 5,000 entries not applied
 UNSENT_BYTES_MAX: Final = 64 << 20  # of requests while the neighbour is away
@@ -205,6 +206,17 @@ class Ring:
     def is_ready(self) -> bool:
         """Both neighbours of every call are there."""
         return self.role is not None and self.consensus.opened and self.storage.opened
+
+    async def wait_ready(self, timeout_s: float, stop: asyncio.Event) -> bool:
+        """Wait until both neighbours are there, and for `timeout_s` more for a leader. False: `stop` came first."""
+        ends_at: float | None = None
+        while not stop.is_set():
+            if self.is_ready:
+                ends_at = ends_at or self.now() + timeout_s
+                if self.has_leader or self.now() >= ends_at:
+                    return True
+            await asyncio.sleep(READY_CHECK_S)
+        return False
 
     def close(self) -> None:
         """Answer everybody who still waits, and leave the ring."""

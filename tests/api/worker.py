@@ -16,7 +16,7 @@ from quorate.api.asgi import Receive, Scope, Send, respond
 from quorate.api.calls import CallLimits, Calls
 from quorate.api.grpc_connection import GrpcServer
 from quorate.api.http2.limits import Limits
-from quorate.api.listener import HttpServer, Listener
+from quorate.api.listener import HttpServer, Listener, ListenSocket, open_socket
 from quorate.api.ring import Ring
 from quorate.api.v3rpc import kv
 from quorate.api.v3rpc.cluster import Cluster
@@ -75,7 +75,7 @@ async def worker(
         listener = Listener(GrpcServer(calls, limits or Limits()), HttpServer(hello_app))
         clock = asyncio.ensure_future(listener.run_clock())
         try:
-            address = await listener.listen(url)
+            address = await listener.serve(ListenSocket(open_socket(url)))
             await until(lambda: ring.is_ready)
             yield Worker(fake, ring, calls, listener, address)
         finally:

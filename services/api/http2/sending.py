@@ -73,19 +73,14 @@ class SendingHalf:
 
     def send(self, stream_id: int, message: bytes) -> bool:
         """Queue one response message. False: the stream is blocked, wait until `take_unblocked` names it."""
-        stream = self._stream(stream_id)
-        if stream is None or stream.ending is not None:
-            return True
-        self._start_response(stream_id, stream)
-        stream.queue.append(memoryview(prefix.pack(0, len(message)) + message[:64]))
+        pieces = [memoryview(prefix.pack(0, len(message)) + message[:64])]
         if len(message) > 64:
-            stream.queue.append(memoryview(message)[64:])
-        stream.queued_bytes += len(message) + PREFIX_BYTES
-        self.queued_bytes += len(message) + PREFIX_BYTES
-        self._schedule(stream_id, stream)
-        if stream.queued_bytes > self._limits.send_high_bytes:
-            stream.is_blocked = True
-        return not stream.is_blocked
+            pieces.append(memoryview(message)[64:])
+        return self._queue(stream_id, pieces, len(message) + PREFIX_BYTES)
+
+    def send_framed(self, stream_id: int, messages: bytes) -> bool:
+        """As `send`, for whole messages that have their prefixes already."""
+        return self._queue(stream_id, [memoryview(messages)], len(messages))
 
     def start_response(self, stream_id: int) -> None:
         """Send the response headers ahead of the first message."""
@@ -193,6 +188,19 @@ class SendingHalf:
             stream.remote_closed = stream.is_reported = True
             self._streams[stream_id] = stream
         return stream
+
+    def _queue(self, stream_id: int, pieces: list[memoryview], size: int) -> bool:
+        stream = self._stream(stream_id)
+        if stream is None or stream.ending is not None or not size:
+            return True
+        self._start_response(stream_id, stream)
+        stream.queue.extend(pieces)
+        stream.queued_bytes += size
+        self.queued_bytes += size
+        self._schedule(stream_id, stream)
+        if stream.queued_bytes > self._limits.send_high_bytes:
+            stream.is_blocked = True
+        return not stream.is_blocked
 
     def _schedule(self, stream_id: int, stream: Stream) -> None:
         if stream.queued_bytes and stream.send_window > 0 and not stream.is_scheduled:

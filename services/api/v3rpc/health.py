@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quorate.api.calling import CallStream, Done
-from quorate.api.calls import Context, Respond, Route, StreamDone, StreamRoute
+from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.ring import Ring
 from quorate.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from quorate.wire import errors
@@ -30,16 +30,16 @@ class Health:
             raise CallFailed(errors.HEALTH_UNKNOWN_SERVICE)
         done(0, "", SERVING)
 
-    def watch(self, context: Context, respond: Respond, done: StreamDone) -> CallStream:
-        return _Watch(self._ring, respond)
+    def watch(self, context: Context, responses: Responses, done: StreamDone) -> CallStream:
+        return _Watch(self._ring, responses)
 
 
 class _Watch:
     """Says the status once; it does not change while there is somebody to say it."""
 
-    def __init__(self, ring: Ring, respond: Respond) -> None:
+    def __init__(self, ring: Ring, responses: Responses) -> None:
         self._ring = ring
-        self._respond = respond
+        self._responses = responses
         self._is_over = False
 
     def send(self, body: bytes) -> None:
@@ -60,4 +60,4 @@ class _Watch:
 
     def _say(self, status: bytes) -> None:
         if not self._is_over:
-            self._respond(status)
+            self._responses.send(status)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from quorate.api.calling import Done
 from quorate.api.calls import CallLimits, Context, Route
 from quorate.api.ring import Ring
-from quorate.api.validation import (
-    check_delete_range,
-    check_put,
-    check_range,
-    check_txn,
-    is_read_only,
-    is_serializable,
-)
 from quorate.proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 from quorate.wire.messages import Op
+from quorate.wire.requests import check_delete, check_put, check_range, check_txn, is_read_only
+
+
+def is_serializable(request: TxnRequest) -> bool:
+    """A read-only transaction that need not wait for a read index: no op at all asks for a linearizable answer."""
+    return all(op.request_range.serializable for op in request.success) and all(
+        op.request_range.serializable for op in request.failure
+    )
 
 
 class KV:
@@ -49,7 +49,7 @@ class KV:
         self._ring.add(self._ring.writes, Op.PUT, body, done, expires_at, context.identity)
 
     def delete_range(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        check_delete_range(DeleteRangeRequest.FromString(body))
+        check_delete(DeleteRangeRequest.FromString(body))
         self._limits.check_size(body)
         self._ring.add(self._ring.writes, Op.DELETE_RANGE, body, done, expires_at, context.identity)
 

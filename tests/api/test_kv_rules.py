@@ -2,7 +2,7 @@
 
 import pytest
 
-from quorate.api.validation import check_put, check_range, check_txn, is_read_only, is_serializable
+from quorate.api.v3rpc.kv import is_serializable
 from quorate.proto.rpc_pb2 import (
     Compare,
     DeleteRangeRequest,
@@ -13,6 +13,7 @@ from quorate.proto.rpc_pb2 import (
 )
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
+from quorate.wire.requests import check_put, check_range, check_txn, is_read_only
 
 
 def put(key: bytes) -> RequestOp:

@@ -1,0 +1,43 @@
+"""PROCESS api: settings, sockets, the ring, the calls, the listener. `python -m quorate.api`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from quorate.api import assembly
+from quorate.api.ring import Ring
+from quorate.node import lifecycle
+from quorate.node.config import Config
+from quorate.wire.messages import Part
+from quorate.wire.sockets import Address, Endpoint
+
+READY_TIMEOUT_S: Final = 5.0  # etcd: --wait-cluster-ready-timeout; serve by then even if no leader was found
+GRACE_S: Final = 5.0  # for calls in progress when the process is asked to stop
+
+
+async def main(config: Config) -> None:
+    """The life of the process: clients connect from the start and are served once the node is there."""
+    stop = lifecycle.stop_event()
+    sockets = assembly.open_sockets(config)
+    number = lifecycle.worker_number()
+    config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ring = Ring(Endpoint(config.run_path, Address(Part.API, number)), config.election_timeout / 1000)
+    listener = assembly.make_listener(config, ring, assembly.make_calls(config, ring))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            clock = tasks.create_task(listener.run_clock())
+            if await ring.wait_ready(READY_TIMEOUT_S, stop):
+                for one in sockets:
+                    await listener.serve(one)
+                if number == 0:
+                    lifecycle.ready_to_serve(config)
+                await stop.wait()
+            clock.cancel()
+        await listener.close(GRACE_S)
+    finally:
+        ring.close()
+
+
+if __name__ == "__main__":
+    lifecycle.run("api", main)

@@ -1,0 +1,122 @@
+"""The node as its own pages see it: questions to its parts, asked with the node's own rights."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from struct import Struct
+from typing import Final
+
+from quorate.api.calling import Failed, UnaryCalls, call
+from quorate.api.ring import Done, Ring
+from quorate.proto import rpc_pb2
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed
+from quorate.wire.messages import ClusterOp, Kind, Op, Part
+
+STATISTICS_TIMEOUT_S: Final = 1.0
+VERSION_TIMEOUT_S: Final = 1.0
+HEALTH_KEY: Final = b"health"  # read, never written; the answer does not matter
+
+_REQUEST_ID: Final = Struct("<Q")
+_OTHERS: Final = (Part.CONSENSUS, Part.STORAGE, Part.WATCH)
+_PROOF_OF_LIFE: Final = frozenset((errors.USER_EMPTY.text, errors.PERMISSION_DENIED.text))
+
+
+class ThisNode:
+    """Implements `node_view.NodeView` over the ring."""
+
+    def __init__(self, ring: Ring, calls: UnaryCalls) -> None:
+        self._ring = ring
+        self._calls = calls
+        self._numbers = count(1)
+        self._figures: dict[tuple[Part, int], asyncio.Future[str]] = {}
+        for part in _OTHERS:
+            ring.on_message(part, Kind.STATS, partial(self._on_figures, part))
+
+    async def status(self) -> rpc_pb2.StatusResponse:
+        """Maintenance.Status of this member; raises Failed."""
+        body = await call(self._calls, "/etcdserverpb.Maintenance/Status", b"", {})
+        return rpc_pb2.StatusResponse.FromString(body)
+
+    async def read(self, serializable: bool) -> None:
+        """Read one key; raises Failed. An answer that asks for credentials proves as much as the value."""
+        body = rpc_pb2.RangeRequest(key=HEALTH_KEY, limit=1, serializable=serializable).SerializeToString()
+        ring = self._ring
+
+        def start(done: Done) -> None:
+            ring.add(ring.local if serializable else ring.reads, Op.RANGE, body, done)
+
+        try:
+            await self._asked(start)
+        except Failed as failed:
+            if failed.message not in _PROOF_OF_LIFE:
+                raise
+
+    async def cluster_version(self) -> str | None:
+        """Version the members have agreed on; None while they have not."""
+        expires_at = self._ring.now() + VERSION_TIMEOUT_S
+        try:
+            body = await self._asked(lambda done: self._ring.call(ClusterOp.VERSION, b"", done, expires_at))
+        except Failed:
+            return None
+        return body.decode() or None
+
+    async def statistics(self) -> list[str]:
+        """The figures of the other processes; those that do not answer soon are missing."""
+        number = next(self._numbers)
+        loop = asyncio.get_running_loop()
+        asked: list[asyncio.Future[str]] = []
+        ring = self._ring
+        for part, channel in zip(_OTHERS, (ring.consensus, ring.storage, ring.watch), strict=True):
+            if channel.opened:
+                figures: asyncio.Future[str] = loop.create_future()
+                self._figures[part, number] = figures
+                asked.append(figures)
+                channel.send(Kind.STATS_READ, _REQUEST_ID.pack(number))
+        self._ring.flush_soon()
+        if asked:
+            await asyncio.wait(asked, timeout=STATISTICS_TIMEOUT_S)
+        for part in _OTHERS:
+            self._figures.pop((part, number), None)
+        return [figures.result() for figures in asked if figures.done()]
+
+    def raft_state(self) -> dict[str, object]:
+        """The member's place in its cluster as far as this worker has heard."""
+        role = self._ring.role
+        if role is None:
+            return {}
+        state = "StateLeader" if role.is_leader else "StateFollower"
+        return {
+            "id": f"{role.member_id:x}",
+            "term": role.term,
+            "commit": role.commit_index,
+            "lead": f"{role.leader_id:x}",
+            "raftState": state,
+        }
+
+    async def _asked(self, start: Callable[[Done], None]) -> bytes:
+        """The answer to one question to the ring; raises Failed."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def done(code: int, message: str, body: bytes) -> None:
+            if answer.done():
+                return
+            if code:
+                answer.set_exception(Failed(code, message))
+            else:
+                answer.set_result(body)
+
+        try:
+            start(done)
+        except CallFailed as failed:
+            raise Failed(failed.error.code, failed.error.text) from failed
+        return await answer
+
+    def _on_figures(self, part: Part, body: bytes) -> None:
+        (number,) = _REQUEST_ID.unpack_from(body)
+        figures = self._figures.pop((part, number), None)
+        if figures is not None and not figures.done():
+            figures.set_result(body[_REQUEST_ID.size :].decode())
