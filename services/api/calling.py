@@ -6,9 +6,10 @@ way a call takes through the node.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 Metadata = Mapping[str, str]  # gRPC metadata, names in lower case
+NO_METADATA: Final[Metadata] = {}
 Done = Callable[[int, str, bytes], None]  # gRPC code, message (empty when OK), response (empty unless OK)
 Cancel = Callable[[], None]  # ends a call whose caller is gone; harmless after the call is done
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from quorate.api.asgi import BodyTooLarge, Disconnected, Header, Receive, Scope, Send, read_body, respond, until_gone
-from quorate.api.calling import Calls, Failed, Metadata, call
+from quorate.api.calling import NO_METADATA, Calls, Failed, Metadata, call
 from quorate.api.gateway_answers import JSON_HEADERS, respond_error
 from quorate.api.gateway_streams import RequestReader, StreamAnswer
 from quorate.api.json_codec import BadJson
@@ -20,7 +20,6 @@ from quorate.api.routes import ROUTES, Codec
 from quorate.wire import errors
 from quorate.wire.errors import Code
 
-NO_METADATA: Final[Metadata] = {}
 WAITING: Final = frozenset({"/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign"})  # end when the client goes
 EXPANSION: Final = 2  # of a message as JSON: base64 takes 4/3, names and numbers the rest
 

@@ -62,7 +62,7 @@ class ThisNode:
             body = await self._asked(lambda done: self._ring.call(ClusterOp.VERSION, b"", done, expires_at))
         except Failed:
             return None
-        return body.decode() or None
+        return rpc_pb2.DowngradeResponse.FromString(body).version or None
 
     async def statistics(self) -> list[str]:
         """The figures of the other processes; those that do not answer soon are missing."""

@@ -22,6 +22,7 @@ from quorate.storage.apply import EXPIRE, Applier, Waiting
 from quorate.storage.compaction import Compaction
 from quorate.storage.database import PENDING_BYTES_MAX
 from quorate.storage.events import pack_events
+from quorate.storage.figures import Figures
 from quorate.storage.headers import Headers, answered
 from quorate.storage.history import History
 from quorate.storage.reads import Deferred, Questions, Readers, Task, result_of
@@ -87,6 +88,7 @@ class Service:
         self.headers.reach_term(state.database.marks.applied_term)
         self.applier = Applier(state.store, state.lessor, state.alarms, self.headers, settings.quota_bytes)
         self.questions = Questions(self.applier)
+        self.figures = Figures(self.applier)
         self.compaction = Compaction(state.store)
         self.is_stopping = False
         self.dropped_results = 0
@@ -264,6 +266,8 @@ class Service:
                 case Kind.HISTORY_READ:
                     history = History(self.state.store, unpack_history_read(body))
                     self.readers.submit(self._tell_watch(channel.peer_incarnation), history)
+                case Kind.STATS_READ:
+                    channel.send(Kind.STATS, body, self.figures.render())
                 case Kind.IMAGE_TAKE:
                     self._take_image()
                 case Kind.IMAGE_INSTALL:

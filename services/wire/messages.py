@@ -247,7 +247,7 @@ class ClusterOp(IntEnum):
     MOVE_LEADER = 6
     STATUS = 7  # consensus' share of StatusResponse: leader, raftIndex, raftTerm, isLearner
     DOWNGRADE = 8
-    VERSION = 9  # the cluster version as text
+    VERSION = 9  # the answer is a DowngradeResponse with the cluster version, empty while there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class FakeRing:
         self.store = FakeCalls()
         self.refuse: EtcdError | None = None  # consensus refuses every chunk with it
         self.holds = False  # storage keeps its answers until `release`
+        self.version = "3.6.0"  # of the cluster
+        self.read_error: EtcdError | None = None  # storage answers every range with it
         self.is_silent = False  # consensus drops what it is asked, as if it had no leader
         self.seen: list[tuple[int, int]] = []  # (message kind, op) of every command that storage took
         self.chunks: list[int] = []  # commands of each chunk that storage took
@@ -108,7 +110,7 @@ class FakeRing:
                     for kind, body in said:
                         if part is Part.CONSENSUS:
                             self._order(channel, kind, body)
-                        else:
+                        elif kind in (Kind.READ, Kind.LOCAL, Kind.PROPOSE):
                             self._apply(kind, body)
             endpoint.flush()
 
@@ -127,6 +129,9 @@ class FakeRing:
     # --- consensus ---------------------------------------------------------------------------------------------------
 
     def _order(self, channel: Channel, kind: int, body: bytes) -> None:
+        if kind == Kind.STATS_READ:
+            channel.send(Kind.STATS, body, b"# TYPE etcd_server_has_leader gauge\netcd_server_has_leader 1\n")
+            return
         if kind == Kind.CLUSTER_CALL:
             self._reply(channel, body)
             return
@@ -151,6 +156,8 @@ class FakeRing:
         elif op == ClusterOp.MEMBER_LIST:
             member = rpc_pb2.Member(ID=self.role.member_id, name="default", peerURLs=["http://localhost:2380"])
             answer = rpc_pb2.MemberListResponse(members=[member])
+        elif op == ClusterOp.VERSION:
+            answer = rpc_pb2.DowngradeResponse(version=self.version)
         else:
             return
         channel.send(Kind.CLUSTER_REPLY, messages.CLUSTER_REPLY.pack(number, 0), answer.SerializeToString())
@@ -174,6 +181,8 @@ class FakeRing:
         match op:
             case Op.PUT:
                 answer = store.put(body)
+            case Op.RANGE if self.read_error is not None:
+                return messages.pack_result(self.read_error.id, b"")
             case Op.RANGE:
                 answer = store.range(body)
             case Op.DELETE_RANGE:

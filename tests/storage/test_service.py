@@ -275,3 +275,14 @@ def test_a_full_database_refuses_and_raises_the_alarm(ring: Ring) -> None:
     assert Op.ALARM == op
     request = rpc_pb2.AlarmRequest.FromString(body)
     assert (MEMBER_ID, rpc_pb2.NOSPACE) == (request.memberID, request.alarm)
+
+
+def test_figures_are_told_to_whoever_asks(ring: Ring) -> None:
+    ring.entry(put(b"a"), put(b"b"))
+    ring.results()
+    ring.api.channel.send(Kind.STATS_READ, (7).to_bytes(8, "little"))
+    ring.until(lambda: ring.api.of(Kind.STATS))
+    (body,) = ring.api.of(Kind.STATS)
+    assert body[:8] == (7).to_bytes(8, "little")
+    assert b"\netcd_debugging_mvcc_keys_total 2.0\n" in body
+    assert b"\netcd_mvcc_put_total 2.0\n" in body
