@@ -66,7 +66,7 @@ async def main(config: Config) -> None:
     driver.on_stats = Stats(driver, peers, snapshots).render
     driver.on_membership = lambda: removed.set() if driver.member_id in driver.membership.removed else None
     peers.start(listeners)
-    driver.start(hasten=start.is_new or config.initial_election_tick_advance)
+    driver.start(config.api_workers, hasten=start.is_new or config.initial_election_tick_advance)
     try:
         await ended(driver, stop, removed)
     finally:

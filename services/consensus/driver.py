@@ -163,13 +163,17 @@ class Driver:
 
     # --- life ---
 
-    def start(self, hasten: bool = True) -> None:
-        """Begins to listen and to tick; with `hasten` a cluster of one elects itself at once."""
+    def start(self, api_workers: int = 1, hasten: bool = True) -> None:
+        """Begins to listen and to tick; with `hasten` a cluster of one elects itself at once.
+
+        The neighbours are greeted first: they may have known an earlier run of this process.
+        """
         endpoint = self._endpoint
         endpoint.when_opened(self._opened)
-        endpoint.accept(lambda _address: bytes)
-        if Address(Part.WATCH) not in endpoint.channels:
-            endpoint.connect(Address(Part.WATCH))
+        endpoint.accept(lambda address: bytes if address.part is Part.API else None)
+        endpoint.connect(Address(Part.WATCH))
+        for number in range(api_workers):
+            endpoint.connect(Address(Part.API, number))
         self._loop.add_reader(endpoint.fileno(), self.turn)
         self._next_tick = self._loop.time() + self.times.tick_s
         self._loop.call_at(self._next_tick, self._tick)

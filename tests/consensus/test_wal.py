@@ -249,6 +249,7 @@ def test_a_full_disk_refuses_entries_but_not_votes_and_passes(tmp_path: Path, mo
     assert index > 3
     assert not wal.has_room()
     wal.append([], HardState(2, 5, 0))
+    wal._store.close()
     monkeypatch.undo()
     wal._store.prepare()
     wal._store.close()
