@@ -5,7 +5,7 @@ given and each rule is one pass. `check` returns the violations as sentences; an
 
 1. The log counts revisions without a hole; within a revision a key changes once.
 2. A write that was acknowledged stands in the log at the revision its answer named; one of unknown fate at most once;
-   one that was refused never; and nothing stands there that nobody sent.
+   one that was refused never; and on the keys of the history nothing stands there that nobody sent.
 3. Real time: what returned before another operation was invoked has a smaller or equal revision (smaller, if the other
    one writes). Serializable reads are exempt, but never go back on one client's connection.
 4. A read, and the failed branch of a compare-and-swap, saw exactly what the log says at its revision.
@@ -71,7 +71,10 @@ def _check_log(_operations: Sequence[Operation], log: Sequence[Change]) -> Itera
 def _check_writes(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
     written: dict[bytes, list[int]] = {}
     deleted: set[tuple[int, bytes]] = set()
+    touched = {op.key for op in operations}
     for revision, key, value in log:
+        if key not in touched:
+            continue
         if value is None:
             deleted.add((revision, key))
         else:
