@@ -13,7 +13,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -98,14 +98,14 @@ class FirstOctets(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        accepted = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         if self._listener.connections >= CONNECTIONS_MAX or self._listener.is_closing:
-            transport.abort()
+            accepted.abort()
             return
-        self._transport = transport
+        self._transport = accepted
         self._listener.undecided.add(self)
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(FIRST_OCTETS_TIMEOUT_S, transport.abort)
+        self._timer = loop.call_later(FIRST_OCTETS_TIMEOUT_S, accepted.abort)
 
     def data_received(self, data: bytes) -> None:
         self._data += data
