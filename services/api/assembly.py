@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
+from random import Random
 from typing import Final
 
 from quorate.api.calls import CallLimits, Calls
@@ -14,17 +16,26 @@ from quorate.api.http2.limits import Limits
 from quorate.api.listener import ALPN, HttpServer, Kind, Listener, ListenSocket, open_socket
 from quorate.api.metrics import Metrics
 from quorate.api.pages import make_pages
+from quorate.api.response_headers import ResponseHeaders
 from quorate.api.ring import Ring
 from quorate.api.tallies import Publisher
 from quorate.api.this_node import ThisNode
 from quorate.api.v3rpc.cluster import Cluster
+from quorate.api.v3rpc.election import Election
 from quorate.api.v3rpc.health import Health
 from quorate.api.v3rpc.kv import KV
+from quorate.api.v3rpc.lease import Lease, LeaseIds
+from quorate.api.v3rpc.lock import Lock
 from quorate.api.v3rpc.maintenance import Maintenance
+from quorate.api.v3rpc.recipes import Recipes
+from quorate.api.v3rpc.watch import Watch
 from quorate.api.versions import ETCD_VERSION
-from quorate.node import tls
+from quorate.api.watches import Watches
+from quorate.node import lifecycle, tls
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
+from quorate.wire.messages import Kind as MessageKind
+from quorate.wire.messages import Part
 
 GRPC_OVERHEAD_BYTES: Final = 512 * 1024  # etcd: what a message may have beyond max-request-bytes
 
@@ -33,9 +44,37 @@ def make_calls(config: Config, ring: Ring) -> Calls:
     """Every method this worker answers."""
     limits = CallLimits(config.max_request_bytes, config.max_txn_ops)
     health = Health(ring)
-    services = (KV(ring, limits), Cluster(ring), Maintenance(ring, ETCD_VERSION), health)
+    lease = Lease(ring, LeaseIds(time.time_ns() // 1_000_000, lifecycle.worker_number()))
+    watches = make_watches(ring)
+    watch = Watch(ring, watches, limits, config.watch_progress_notify_interval / 1000, Random())  # noqa: S311 - no secret
+    recipes = Recipes(ring, watches, lease)
+    election = Election(recipes)
+    services = (
+        KV(ring, limits),
+        lease,
+        Lock(recipes),
+        election,
+        Cluster(ring),
+        Maintenance(ring, ETCD_VERSION),
+        health,
+    )
     routes = {method: route for service in services for method, route in service.routes().items()}
-    return Calls(ring, routes, health.streams())
+    streaming = (watch, lease, election, health)
+    streams = {method: route for service in streaming for method, route in service.streams().items()}
+    return Calls(ring, routes, streams)
+
+
+def make_watches(ring: Ring) -> Watches:
+    """What this worker waits for, connected with the watch process now and after each of its restarts."""
+    watches = Watches(ResponseHeaders(ring).at)
+
+    def send(*parts: bytes) -> None:
+        ring.watch.send(MessageKind.WATCH, *parts)
+        ring.flush_soon()
+
+    ring.on_message(Part.WATCH, MessageKind.DELIVER, watches.deliver)
+    ring.on_open(Part.WATCH, lambda _hello: watches.opened(send))
+    return watches
 
 
 def make_listener(config: Config, ring: Ring, calls: Calls) -> Listener:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quorate.api.v3rpc import watch
+from quorate.api.v3rpc import watch_stream
 from quorate.proto import kv_pb2, rpc_pb2
-from quorate.wire import errors
-from quorate.wire.errors import EtcdError
 from tests.watch.world import Client, World
 
 NOPUT = rpc_pb2.WatchCreateRequest.NOPUT
@@ -90,15 +88,16 @@ def test_a_watcher_that_can_not_be_is_refused(
 
 
 def test_who_may_not_read_is_told_so_in_words(world: World) -> None:
-    def refuse(_key: bytes, _range_end: bytes, answered: watch.Answered) -> None:
-        error: EtcdError = errors.PERMISSION_DENIED
-        answered(error, b"")
+    reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+
+    def refuse(_key: bytes, _range_end: bytes, answered: watch_stream.Answered) -> None:
+        answered(reason, b"")
 
     client = world.client()
     client.stream._ask = refuse
     client.create(b"a")
-    reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
     assert client.responses[0].cancel_reason == reason
+    assert client.responses[0].watch_id == -1
 
 
 def test_no_key_is_the_first_key(world: World, client: Client) -> None:
@@ -237,7 +236,7 @@ def test_a_large_response_is_cut_between_its_events_for_who_asked(
 def test_a_client_that_takes_nothing_is_held_and_misses_nothing(
     world: World, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "QUEUE_BYTES_MAX", 2000)
+    monkeypatch.setattr(watch_stream, "QUEUE_BYTES_MAX", 2000)
     other = world.client()
     for one in (client, other):
         for _ in range(3):

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from quorate.api.v3rpc import watch
+from quorate.api.v3rpc import watch_stream
 from quorate.proto import kv_pb2
 from quorate.watch import broadcaster, catch_up, groups
 from tests.watch.world import Client, World, within
@@ -139,8 +139,8 @@ LIMITS = [
     (broadcaster, "EARLY_BYTES_MAX", [100, 1000]),
     (groups, "RESPONSE_BYTES_MAX", [100, 1000]),
     (groups, "RESPONSE_REVISIONS_MAX", [1, 5]),
-    (watch, "QUEUE_BYTES_MAX", [200, 1000]),
-    (watch, "WRITE_BYTES_MAX", [100, 1000]),
+    (watch_stream, "QUEUE_BYTES_MAX", [200, 1000]),
+    (watch_stream, "WRITE_BYTES_MAX", [100, 1000]),
 ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from struct import unpack_from
 
-from quorate.api.v3rpc.watch import Answered, Stream
+from quorate.api.v3rpc.watch_stream import Answered, Stream
 from quorate.api.watches import Watches
 from quorate.proto import kv_pb2, rpc_pb2
 from quorate.watch.asking import heed
@@ -268,7 +268,7 @@ class World:
 
     def ask(self, _key: bytes, _range_end: bytes, answered: Answered) -> None:
         """A question of a client's stream to storage."""
-        self.answers.send(lambda: answered(None, header(self.applied)))
+        self.answers.send(lambda: answered("", header(self.applied)))
 
     def _ask_storage(self, read: HistoryRead) -> None:
         self.to_storage.send(lambda: self._answer(read))
