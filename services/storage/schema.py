@@ -107,6 +107,8 @@ def _open_writer(path: Path) -> sqlite3.Connection:
         # Space of dropped history goes back to the file system in slices (Defragment), never by a rewrite that stops
         # the member; it can only be chosen before the first table.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    else:
+        _check_ours(connection, path)
     # Readers never wait for the writer, nor it for them.
     connection.execute("PRAGMA journal_mode = WAL")
     # The Raft log is the truth and replays a lost tail; consensus keeps what was not synced yet (see `database`).
@@ -118,7 +120,6 @@ def _open_writer(path: Path) -> sqlite3.Connection:
     if is_new:
         _create(connection)
         sync_directory(path.parent)
-    _check_ours(connection, path)
     return connection
 
 
