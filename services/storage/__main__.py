@@ -39,7 +39,12 @@ def serve(config: Config) -> Path | None:
     clock = SystemClock()
     log = logs.named("storage")
     try:
-        state = State(config.database_path, lease_ttl_min(config.election_timeout), clock.monotonic())
+        state = State(
+            config.database_path,
+            lease_ttl_min(config.election_timeout),
+            config.auth_token_ttl * 1000,
+            clock.monotonic(),
+        )
     except DamagedDatabase as damage:
         raise OperatorError(str(damage)) from damage
     log.info("opened the database", keys=len(state.store.index.live), revision=state.store.revision)

@@ -1,5 +1,6 @@
 """Commands in log order: the one place where revisions are assigned.
 
+Requests were checked by the api that took them; what depends on nothing but the request is not looked at again.
 Applying depends on the state and the command alone, so every member ends up with the same store and the same errors.
 The two exceptions are etcd's own: a member whose database is full answers NOSPACE although the change was made (and
 raises the alarm), and the minimum of a lease's TTL is a setting.
@@ -15,16 +16,21 @@ from google.protobuf.message import DecodeError
 
 from quorate.proto import rpc_pb2
 from quorate.storage import txn
-from quorate.storage.alarms import LEASE_COST_BYTES, Alarms, put_cost, txn_cost
+from quorate.storage.alarms import LEASE_COST_BYTES, put_cost, txn_cost
 from quorate.storage.database import Database
 from quorate.storage.headers import MALFORMED, Headers, failed
-from quorate.storage.lessor import Lessor
-from quorate.storage.mvcc import Store
+from quorate.storage.judge import Judge
 from quorate.storage.records import VALUE_TAG, integer_field
-from quorate.wire import errors, requests
-from quorate.wire.errors import CallFailed, EtcdError
-from quorate.wire.messages import RESULT, Chunk, Op, commands_of, pack_result
+from quorate.storage.state import State
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed
+from quorate.wire.identity import Caller, TokenGrant
+from quorate.wire.messages import RESULT, STORAGE_WORKER, Chunk, Op, commands_of
 
+AUTH_COMMANDS: Final = frozenset(
+    {Op.AUTH_ENABLE, Op.AUTH_DISABLE, Op.USER_ADD, Op.USER_DELETE, Op.USER_CHANGE_PASSWORD, Op.USER_GRANT_ROLE}
+    | {Op.USER_REVOKE_ROLE, Op.ROLE_ADD, Op.ROLE_DELETE, Op.ROLE_GRANT_PERMISSION, Op.ROLE_REVOKE_PERMISSION}
+)
 EXPIRE: Final = Struct("<qQ")  # lease id, renewals seen
 
 
@@ -41,16 +47,20 @@ class Waiting:
 class Applier:
     """Applies commands to the state of one member. `now` is the monotonic time of the batch, set by the loop."""
 
-    def __init__(self, store: Store, lessor: Lessor, alarms: Alarms, headers: Headers, quota_bytes: int | None) -> None:
-        self.store = store
-        self.lessor = lessor
-        self.alarms = alarms
+    def __init__(self, state: State, headers: Headers, quota_bytes: int | None) -> None:
+        self.store = state.store
+        self.lessor = state.lessor
+        self.alarms = state.alarms
+        self.auth = state.auth
+        self.judge = Judge(state.auth, state.lessor)
         self.headers = headers
         self.quota_bytes = quota_bytes
         self.now = 0.0
         self.wants_space_alarm = False  # this member ran out of space: the loop proposes the alarm
         self.counts = dict.fromkeys(("put", "delete", "txn", "range"), 0)
-        self._database: Database = store.database
+        self.put_bytes = 0  # keys and values
+        self.index = 0  # of the entry being applied
+        self._database: Database = state.database
         self._guarded = False  # an alarm is on, or the chunk might reach the quota
         self._commands: dict[int, Callable[[bytes], bytes | Waiting]] = {
             Op.PUT: self.put,
@@ -62,6 +72,7 @@ class Applier:
             Op.LEASE_KEEP_ALIVE: self.keep_alive,
             Op.LEASE_EXPIRE: self.expire,
             Op.ALARM: self.alarm,
+            Op.AUTHENTICATE: self.authenticate,
         }
 
     def chunk(self, chunk: Chunk) -> list[bytes | Waiting]:
@@ -69,14 +80,21 @@ class Applier:
         alarms = self.alarms
         self._guarded = alarms.is_out_of_space or alarms.is_corrupt or self._may_reach_quota(chunk)
         commands = self._commands
+        judged = self.auth.enabled and chunk.origin.worker != STORAGE_WORKER
         results: list[bytes | Waiting] = []
-        for op, _identity, body in commands_of(chunk.commands):
+        for op, identity, body in commands_of(chunk.commands):
             command = commands.get(op)
-            if command is None:
-                results.append(MALFORMED)
-                continue
             try:
-                answer = command(body)
+                if judged:
+                    self.judge.check(op, Caller.unpack(identity) if identity else None, body)
+                if command is not None:
+                    answer = command(body)
+                elif op in AUTH_COMMANDS:
+                    answer = self._change_auth(op, identity, body)
+                    judged = self.auth.enabled and chunk.origin.worker != STORAGE_WORKER
+                else:
+                    results.append(MALFORMED)
+                    continue
             except CallFailed as failure:
                 assert not self.store.sub, "a command that fails has changed nothing"
                 results.append(failed(failure.error))
@@ -119,13 +137,13 @@ class Applier:
             lessor.attach(key, 0)
         store.finish()
         self.counts["put"] += 1
+        self.put_bytes += size
         if self._guarded:
             self._check_space()
         return self.headers.of_change(revision_field)
 
     def _put_message(self, body: bytes) -> bytes:
         request = rpc_pb2.PutRequest.FromString(body)
-        requests.check_put(request)
         self.alarms.check_write(put_cost(request.key, request.value))
         store = self.store
         self.lessor.check(request.lease)
@@ -134,13 +152,13 @@ class Applier:
         previous = txn.put(store, self.lessor, request)
         store.finish()
         self.counts["put"] += 1
+        self.put_bytes += len(body)
         self._check_space()
         return self.headers.at(store.revision) + previous
 
     def delete_range(self, body: bytes) -> bytes:
         """DeleteRange."""
         request = rpc_pb2.DeleteRangeRequest.FromString(body)
-        requests.check_delete(request)
         self.alarms.check_write(0)
         store = self.store
         if store.count(request.key, request.range_end) > txn.DELETIONS_MAX:
@@ -153,7 +171,6 @@ class Applier:
     def txn(self, body: bytes) -> bytes:
         """Txn."""
         request = rpc_pb2.TxnRequest.FromString(body)
-        requests.check_txn(request)
         if self._guarded:
             self.alarms.check_write(txn_cost(request))
         store = self.store
@@ -214,6 +231,17 @@ class Applier:
         self.counts["delete"] += len(keys)
         self.store.finish()
 
+    # --- auth --------------------------------------------------------------------------------------------------------
+
+    def authenticate(self, body: bytes) -> bytes:
+        """Authenticate, the password already checked by api."""
+        response = self.auth.authenticate(TokenGrant.unpack(body), self.index, int(self.now * 1000))
+        return self.headers.at(self.store.revision) + response.SerializeToString()
+
+    def _change_auth(self, op: int, identity: bytes, body: bytes) -> bytes:
+        response = self.auth.apply(op, Caller.unpack(identity) if identity else None, body)
+        return self.headers.at(self.store.revision) + response.SerializeToString()
+
     # --- alarms and quota --------------------------------------------------------------------------------------------
 
     def alarm(self, body: bytes) -> bytes:
@@ -224,6 +252,7 @@ class Applier:
                 listed = self.alarms.get(request.alarm)
             case rpc_pb2.AlarmRequest.ACTIVATE:
                 listed = self.alarms.activate(request.memberID, request.alarm)
+                self._guarded = True  # from the next command of this chunk on
             case rpc_pb2.AlarmRequest.DEACTIVATE:
                 listed = self.alarms.deactivate(request.memberID, request.alarm)
             case _:
@@ -245,8 +274,3 @@ class Applier:
         if self.quota_bytes is not None and database.size_bytes + database.pending_bytes >= self.quota_bytes:
             self.wants_space_alarm = True
             raise CallFailed(errors.NO_SPACE)
-
-
-def refused(error: EtcdError, size: int) -> list[bytes]:
-    """The same failure for every command of a chunk."""
-    return [pack_result(error.id, b"")] * size

@@ -9,9 +9,10 @@ Deleting is idempotent, so an interrupted compaction is simply done again.
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, time
 from typing import Final
 
+from quorate.storage.buckets import Buckets
 from quorate.storage.mvcc import Store
 from quorate.wire.messages import MAIN_SHIFT, main_revision
 
@@ -29,7 +30,10 @@ class Compaction:
         self._target = -1
         self._cursor = 0  # the record id up to which the target's scan is done
         self.records_dropped = 0
-        self.slice_seconds: list[float] = []
+        self.slice_ms = Buckets(1, 2, 13)
+        self.total_ms = Buckets(100, 2, 14)
+        self.ended_at = 0.0  # Unix time
+        self._spent_ms = 0.0
 
     @property
     def finished_revision(self) -> int:
@@ -75,4 +79,10 @@ class Compaction:
             self._target = -1
         else:
             self._cursor = rows[-1][0]
-        self.slice_seconds.append(perf_counter() - started)
+        spent_ms = (perf_counter() - started) * 1000
+        self.slice_ms.add(spent_ms)
+        self._spent_ms += spent_ms
+        if self._target < 0:
+            self.total_ms.add(self._spent_ms)
+            self._spent_ms = 0.0
+            self.ended_at = time()

@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from quorate.storage import schema
+from quorate.storage.buckets import Buckets
 
 Row = tuple[int, int, bytes, bytes]  # record id, record id of the key's previous record or 0, key, blob
 ROW_BYTES: Final = 160  # of a pending row besides its key and blob
@@ -57,7 +58,7 @@ class Database:
         self.connection = schema.open_writer(path)
         self.pending: list[Row] = []
         self.pending_bytes = 0
-        self.commit_seconds: list[float] = []  # of the transactions since whoever keeps the histogram took them
+        self.commit_seconds = Buckets(0.001, 2, 14)
         self._inserted = 0  # so many of `pending` are in the open transaction already
         self._changes: list[tuple[str, tuple[Any, ...]]] = []
         self._in_transaction = False
@@ -71,7 +72,7 @@ class Database:
         self.size_bytes = 0
         self.size_in_use_bytes = 0
         self.durable_index = 0
-        self._measure()
+        self.measure()
         self.start_checkpoint()  # what the file holds now may have been committed but not synced
         self.wait_for_checkpoint()
 
@@ -115,8 +116,8 @@ class Database:
             self._in_transaction = False
             self.pending = []
             self._inserted = self.pending_bytes = 0
-            self._measure()
-            self.commit_seconds.append(perf_counter() - started)
+            self.measure()
+            self.commit_seconds.add(perf_counter() - started)
 
     def run(self, statement: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Execute a statement inside the next transaction, at once."""
@@ -143,7 +144,8 @@ class Database:
             marks.finished_compact_revision,
         )
 
-    def _measure(self) -> None:
+    def measure(self) -> None:
+        """Look how large the file is and how much of it is free."""
         (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
         (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
         self.size_bytes = pages * schema.PAGE_BYTES

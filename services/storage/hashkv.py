@@ -1,8 +1,9 @@
 """HashKV: one number for what is visible from the compact revision up to a revision, as etcd computes it.
 
 CRC-32C over the word "key" and then, in the order of revisions, the 17 bytes etcd stores a record under (18 for a
-tombstone) and the KeyValue. Of a tombstone etcd hashes the key alone. What was superseded at the compact revision is
-left out whether compaction has dropped it yet or not, so that members agree while they are at different slices.
+tombstone) and the KeyValue. Of a tombstone etcd hashes the key alone. Of what was made
+up to the compact revision only that counts which is still visible at the revision asked for, whether compaction has
+dropped the rest yet or not; so members agree while they are at different slices.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from quorate.wire.messages import MAIN_SHIFT, SUBS_MAX
 
 _RECORD_KEY: Final = Struct(">QcQ")
 _ROWS: Final = "SELECT id, key, kv FROM history WHERE id < ? ORDER BY id"
-_SUPERSEDED: Final = "SELECT prev FROM history WHERE id < ? AND prev > 0"
+_SUPERSEDED: Final = "SELECT prev FROM history WHERE id < ? AND prev > 0 AND prev < ?"
 _ROWS_AT_ONCE: Final = 500
 
 
@@ -29,7 +30,7 @@ def hash_kv(path: Path, compact_revision: int, end: int) -> int:
     connection = schema.open_reader(path)
     try:
         connection.execute("BEGIN")  # both statements see the same state
-        superseded = {record for (record,) in connection.execute(_SUPERSEDED, (compacted,))}
+        superseded = {record for (record,) in connection.execute(_SUPERSEDED, (end, compacted))}
         crc = int(google_crc32c.extend(0, b"key"))
         rows = connection.execute(_ROWS, (end,))
         while piece := rows.fetchmany(_ROWS_AT_ONCE):

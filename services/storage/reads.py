@@ -15,17 +15,19 @@ from heapq import merge
 from itertools import islice
 from typing import Final, Protocol
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from quorate.proto import rpc_pb2
 from quorate.storage import hashkv, ranges, schema, txn
 from quorate.storage.apply import Applier
+from quorate.storage.buckets import Buckets
 from quorate.storage.database import read_blobs
 from quorate.storage.headers import MALFORMED, answered, failed
 from quorate.storage.mvcc import WALK, Store
 from quorate.storage.records import integer_field
-from quorate.wire import errors, requests
+from quorate.wire import errors
 from quorate.wire.errors import CallFailed
+from quorate.wire.identity import Caller
 from quorate.wire.messages import MAIN_SHIFT, Chunk, Op, commands_of, pack_result
 
 SLICE_KEYS: Final = 2000  # half a millisecond of the main thread
@@ -130,6 +132,15 @@ class Deferred:
         self.work = work
 
 
+class Defragment:
+    """An answer that is due when all free space was given back."""
+
+    __slots__ = ()
+
+
+Answer = bytes | Deferred | Defragment
+
+
 class Questions:
     """Answers chunks of questions: results in order, or Deferred in the place of one that comes later."""
 
@@ -138,7 +149,7 @@ class Questions:
         self._store = applier.store
         self._headers = applier.headers
         self._operations_max: int | None = None
-        self._commands: dict[int, Callable[[bytes], bytes | Deferred]] = {
+        self._commands: dict[int, Callable[[bytes], Answer]] = {
             Op.RANGE: self.range,
             Op.TXN: self.txn,
             Op.LEASE_TIME_TO_LIVE: self.time_to_live,
@@ -147,19 +158,38 @@ class Questions:
             Op.STATUS: self.status,
             Op.HASH: self.hash,
             Op.HASH_KV: self.hash_kv,
+            Op.DEFRAGMENT: self.defragment,
+            Op.CREDENTIALS: self.credentials,
+            Op.TOKEN: self.token,
+            Op.PERMISSION: lambda _body: b"",
+        }
+        auth = applier.auth
+        self._auth_questions: dict[int, Callable[[Caller | None, bytes], Message]] = {
+            Op.AUTH_STATUS: lambda caller, _body: auth.status(caller),
+            Op.USER_GET: auth.user,
+            Op.USER_LIST: lambda caller, _body: auth.users(caller),
+            Op.ROLE_GET: auth.role,
+            Op.ROLE_LIST: lambda caller, _body: auth.roles(caller),
         }
 
-    def chunk(self, chunk: Chunk) -> list[bytes | Deferred]:
+    def chunk(self, chunk: Chunk) -> list[Answer]:
         """Answer the commands of a chunk in order."""
         commands = self._commands
-        results: list[bytes | Deferred] = []
-        for op, _identity, body in commands_of(chunk.commands):
+        applier = self._applier
+        judged = applier.auth.enabled
+        results: list[Answer] = []
+        for op, identity, body in commands_of(chunk.commands):
             command = commands.get(op)
-            if command is None:
-                results.append(MALFORMED)
-                continue
             try:
-                answer = command(body)
+                if judged:
+                    applier.judge.check(op, Caller.unpack(identity) if identity else None, body)
+                if command is not None:
+                    answer = command(body)
+                elif op in self._auth_questions:
+                    answer = self._ask_auth(op, identity, body)
+                else:
+                    results.append(MALFORMED)
+                    continue
             except CallFailed as failure:
                 results.append(failed(failure.error))
             except DecodeError:
@@ -185,7 +215,6 @@ class Questions:
 
     def _range_message(self, body: bytes) -> bytes | Deferred:
         request = rpc_pb2.RangeRequest.FromString(body)
-        requests.check_range(request)
         store = self._store
         revision = store.check_revision(request.revision)
         self._applier.counts["range"] += 1
@@ -200,11 +229,26 @@ class Questions:
     def txn(self, body: bytes) -> bytes:
         """A transaction of compares and ranges."""
         request = rpc_pb2.TxnRequest.FromString(body)
-        requests.check_txn(request)
-        assert requests.is_read_only(request), "a transaction that writes has its place in the log"
-        fields = txn.run(self._store, self._applier.lessor, request)
+        store = self._store
+        fields = txn.run(store, self._applier.lessor, request)
+        assert not store.sub, "a transaction that writes has its place in the log"
         self._applier.counts["txn"] += 1
-        return self._headers.at(self._store.revision) + fields
+        return self._headers.at(store.revision) + fields
+
+    # --- auth --------------------------------------------------------------------------------------------------------
+
+    def credentials(self, body: bytes) -> bytes:
+        """What api needs to check a password."""
+        return self._applier.auth.credentials(body.decode()).pack()
+
+    def token(self, body: bytes) -> bytes:
+        """Whom a token stands for; nothing while auth is off."""
+        caller = self._applier.auth.caller_of(body.decode(), int(self._applier.now * 1000))
+        return caller.pack() if caller else b""
+
+    def _ask_auth(self, op: int, identity: bytes, body: bytes) -> bytes:
+        response = self._auth_questions[op](Caller.unpack(identity) if identity else None, body)
+        return self._headers.at(self._store.revision) + response.SerializeToString()
 
     # --- leases and alarms -------------------------------------------------------------------------------------------
 
@@ -251,6 +295,10 @@ class Questions:
             response.errors.append(f"memberID:{member_id} alarm:{rpc_pb2.AlarmType.Name(kind)} ")  # type: ignore[arg-type]
         return self._headers.at(self._store.revision) + response.SerializeToString()
 
+    def defragment(self, _body: bytes) -> Defragment:
+        """Defragment: answered when no page is free."""
+        return Defragment()
+
     def hash(self, _body: bytes) -> Deferred:
         """Hash: over everything in the history table."""
         header = self._headers.at(self._store.revision)
@@ -288,6 +336,7 @@ class Readers:
     when there is something to collect."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
+        self.image_seconds = Buckets(0.01, 2, 17)
         self._wake = wake
         self._pool = ThreadPoolExecutor(READER_THREADS, "reader")
         self._waiting: deque[tuple[Deliver, Work]] = deque()
@@ -299,8 +348,9 @@ class Readers:
         self._waiting.append((deliver, work))
 
     @property
-    def is_idle(self) -> bool:
-        return not self._waiting and self._naming is None and not self._reading
+    def running(self) -> int:
+        """Reads on a thread now."""
+        return len(self._reading)
 
     @property
     def wants_turn(self) -> bool:

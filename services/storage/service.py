@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Final, Protocol
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Protocol
 
 from quorate.node.clock import Clock
 from quorate.node.logs import Log
@@ -22,11 +23,11 @@ from quorate.storage.apply import EXPIRE, Applier, Waiting
 from quorate.storage.compaction import Compaction
 from quorate.storage.database import PENDING_BYTES_MAX
 from quorate.storage.events import pack_events
-from quorate.storage.figures import Figures
 from quorate.storage.headers import Headers, answered
 from quorate.storage.history import History
-from quorate.storage.reads import Deferred, Questions, Readers, Task, result_of
+from quorate.storage.reads import Deferred, Defragment, Questions, Readers, Task, result_of
 from quorate.storage.state import State
+from quorate.storage.vacuum import Vacuum
 from quorate.wire.messages import (
     APPLIED,
     COMMANDS_MAX,
@@ -48,6 +49,9 @@ from quorate.wire.messages import (
 )
 from quorate.wire.sockets import Address, Channel, Endpoint, Message
 from quorate.wire.watching import STORAGE_TO_WATCH_HELLO, WATCH_NEEDS, unpack_history_read
+
+if TYPE_CHECKING:
+    from quorate.storage.stats import Stats
 
 COMMIT_ROWS: Final = 500  # rows that make a transaction worth its while: one to two milliseconds of writing
 COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is replayed after a crash
@@ -86,12 +90,13 @@ class Service:
         self.endpoint = endpoint
         self.headers = Headers()
         self.headers.reach_term(state.database.marks.applied_term)
-        self.applier = Applier(state.store, state.lessor, state.alarms, self.headers, settings.quota_bytes)
+        self.applier = Applier(state, self.headers, settings.quota_bytes)
         self.questions = Questions(self.applier)
-        self.figures = Figures(self.applier)
         self.compaction = Compaction(state.store)
+        self.vacuum = Vacuum(state.database)
         self.is_stopping = False
         self.dropped_results = 0
+        self._stats: Stats | None = None
         self.image_to_install: Path | None = None  # set when `run` returned because of it
         self._is_taking_image = False
         self._clock = clock
@@ -103,6 +108,7 @@ class Service:
         self.readers = Readers(self.wake)
         self._started = False  # START was heard: entries and reads are for us
         self._role: Role | None = None
+        self._vacuum_waits: list[Place] = []
         self._waits: list[tuple[Place, Waiting]] = []
         self._published = state.store.revision
         self._published_rows = 0  # of the pending rows, so many were published
@@ -189,13 +195,26 @@ class Service:
         if self.readers.wants_turn:
             self.readers.advance(self._commit)
             return self.readers.wants_turn
-        if not self.compaction.is_due or self.state.database.checkpoint_is_running:
+        if self.state.database.checkpoint_is_running:
+            return False
+        if self.vacuum.is_due:
+            self._advance_vacuum()
+            return True
+        if not self.compaction.is_due:
             return False
         if any(revision < self.compaction.pinned_by for revision in self.readers.revisions()):
             return False
         self.compaction.advance()
         self._dirty_since = self._dirty_since or self.applier.now
         return self.compaction.is_due
+
+    def _advance_vacuum(self) -> None:
+        self._commit()
+        self.vacuum.advance()
+        if not self.vacuum.is_due:
+            places, self._vacuum_waits = self._vacuum_waits, []
+            for origin, number, position in places:
+                self._send_results(origin, number, position, [answered(b"")])
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -267,7 +286,7 @@ class Service:
                     history = History(self.state.store, unpack_history_read(body))
                     self.readers.submit(self._tell_watch(channel.peer_incarnation), history)
                 case Kind.STATS_READ:
-                    channel.send(Kind.STATS, body, self.figures.render())
+                    channel.send(Kind.STATS, body[:8], self._figures())
                 case Kind.IMAGE_TAKE:
                     self._take_image()
                 case Kind.IMAGE_INSTALL:
@@ -285,11 +304,19 @@ class Service:
         if kind == EntryKind.BATCH:
             member_id = self.headers.member_id
             for chunk in chunks_of(body[ENTRY.size :]):
+                self.applier.index = index
                 results = self.applier.chunk(chunk)
                 if chunk.origin.member_id == member_id:
                     self._reply(chunk.origin, chunk.number, results)
         marks.applied_index = index
         marks.applied_term = term
+
+    def _figures(self) -> bytes:
+        if self._stats is None:
+            from quorate.storage.stats import Stats  # only where somebody scrapes: it costs memory and start-up time
+
+            self._stats = Stats(self.applier, self.compaction, self.readers, self.vacuum)
+        return self._stats.render()
 
     # --- images ------------------------------------------------------------------------------------------------------
 
@@ -299,7 +326,9 @@ class Service:
         self._is_taking_image = True
 
         def take() -> bytes:
+            started = perf_counter()
             image = snapshot.take(self.state.database.path)
+            self.readers.image_seconds.add(perf_counter() - started)
             return IMAGE.pack(image.index, image.term) + str(image.path).encode()
 
         def told(body: bytes) -> None:
@@ -319,7 +348,7 @@ class Service:
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
-    def _reply(self, origin: Origin, number: int, results: list[bytes | Waiting] | list[bytes | Deferred]) -> None:
+    def _reply(self, origin: Origin, number: int, results: Sequence[bytes | Waiting | Deferred | Defragment]) -> None:
         if origin.worker == STORAGE_WORKER:
             return
         first = 0
@@ -332,6 +361,9 @@ class Service:
             first, ready = position + 1, []
             if isinstance(result, Waiting):
                 self._waits.append(((origin, number, position), result))
+            elif isinstance(result, Defragment):
+                self._vacuum_waits.append((origin, number, position))
+                self.vacuum.request()
             else:
                 self.readers.submit(self._deliver_to(origin, number, position), result.work)
         self._send_results(origin, number, first, ready)

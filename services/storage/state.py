@@ -6,15 +6,16 @@ import gc
 from pathlib import Path
 
 from quorate.storage.alarms import Alarms
+from quorate.storage.auth import AuthStore, Change
 from quorate.storage.database import Database
 from quorate.storage.lessor import Lessor
 from quorate.storage.mvcc import Store
 
 
 class State:
-    """Keys, leases and alarms over one database. `persist` and `commit` are its only ways to the disk."""
+    """Keys, leases, alarms and users over one database. `persist` and `commit` are its only ways to the disk."""
 
-    def __init__(self, path: Path, lease_ttl_min: int, now: float) -> None:
+    def __init__(self, path: Path, lease_ttl_min: int, token_ttl_ms: int, now: float) -> None:
         gc.disable()  # millions of keys and numbers are about to be made, none of them garbage
         try:
             self.database = Database(path)
@@ -27,12 +28,15 @@ class State:
         self.lessor.load(
             read("SELECT id, granted_ttl, renewals FROM lease"), read("SELECT key, lease FROM attachment"), now
         )
+        self.auth = AuthStore(token_ttl_ms)
+        self.auth.load((Change(*row) for row in read("SELECT kind, name, value FROM auth")), int(now * 1000))
         self.alarms = Alarms((kind, _unsigned(member)) for kind, member in read("SELECT kind, member_id FROM alarm"))
 
     def commit(self) -> None:
         """Write everything that was applied as one transaction."""
         self._persist_leases()
         self._persist_alarms()
+        self._persist_auth()
         self.database.commit()
         self.store.forget_recent()
 
@@ -73,6 +77,15 @@ class State:
             else:
                 later("DELETE FROM alarm WHERE member_id = ? AND kind = ?", _signed(member_id), kind)
         self.alarms.changes = []
+
+    def _persist_auth(self) -> None:
+        later = self.database.later
+        for table, name, value in self.auth.changes:
+            if value is None:
+                later("DELETE FROM auth WHERE kind = ? AND name = ?", table, name)
+            else:
+                later("INSERT OR REPLACE INTO auth VALUES (?, ?, ?)", table, name, value)
+        self.auth.changes = []
 
 
 def _signed(number: int) -> int:

@@ -144,6 +144,8 @@ def check(store: Store, lessor: Lessor, plan: Plan) -> None:
                 check_put(store, lessor, operation.request_put)
             case "request_txn":
                 check(store, lessor, next(inner))
+            case None:
+                raise CallFailed(errors.KEY_NOT_FOUND)
 
 
 def check_put(store: Store, lessor: Lessor, put: rpc_pb2.PutRequest) -> None:

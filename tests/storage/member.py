@@ -49,11 +49,11 @@ class Member:
 
     def open(self) -> None:
         """Start, and replay what the database has not taken in."""
-        self.state = State(self.path, 2, self.now)
+        self.state = State(self.path, 2, 300_000, self.now)
         self.headers = Headers()
         self.headers.identify(CLUSTER_ID, MEMBER_ID)
         self.headers.reach_term(self.term)
-        self.applier = Applier(self.state.store, self.state.lessor, self.state.alarms, self.headers, self.quota_bytes)
+        self.applier = Applier(self.state, self.headers, self.quota_bytes)
         self.questions = Questions(self.applier)
         self.compaction = Compaction(self.state.store)
         for index in range(self.state.database.marks.applied_index, len(self.log)):
@@ -84,6 +84,7 @@ class Member:
         (result,) = self.questions.chunk(chunk)
         if isinstance(result, Deferred):
             return RESPONSES[op].FromString(self.finish(result))
+        assert isinstance(result, bytes)
         return _response(op, result)
 
     def finish(self, deferred: Deferred) -> bytes:
@@ -119,6 +120,7 @@ class Member:
         self.applier.now = self.now
         marks = self.state.database.marks
         assert marks.applied_index == index
+        self.applier.index = index + 1
         (chunk,) = chunks_of(self.log[index])
         results = self.applier.chunk(chunk)
         marks.applied_index = index + 1

@@ -83,7 +83,7 @@ class Ring:
 
     def start_storage(self) -> None:
         settings = SimpleNamespace(election_timeout=1000, quota_bytes=self.quota_bytes, api_workers=1)
-        self.state = State(self.directory / "db", 2, time.monotonic())
+        self.state = State(self.directory / "db", 2, 300_000, time.monotonic())
         self.endpoint = Endpoint(self.directory, Address(Part.STORAGE))
         self.service = Service(self.state, self.endpoint, settings, SystemClock(), logs.named("storage"))
 

@@ -1,0 +1,29 @@
+"""Giving free pages back to the file system: Defragment as slices between two batches, while everything goes on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quorate.storage.database import Database
+
+SLICE_PAGES: Final = 128  # half a megabyte: a few milliseconds
+
+
+class Vacuum:
+    """Moves pages from the end of the file into free ones and cuts it, until no page is free."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.is_due = False
+
+    def request(self) -> None:
+        """Begin, or go on, until nothing is free."""
+        self.is_due = True
+
+    def advance(self) -> None:
+        """Do one slice and commit it; the caller has committed what was pending."""
+        connection = self._database.connection
+        connection.execute(f"PRAGMA incremental_vacuum({SLICE_PAGES})").fetchall()
+        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+        self.is_due = free > 0
+        self._database.measure()

@@ -1,0 +1,203 @@
+"""Leases: the lessor on a clock of the test's, and its commands through the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quorate.proto import rpc_pb2
+from quorate.storage.apply import EXPIRE
+from quorate.storage.lessor import EXPIRE_RETRY_SECONDS, TTL_MAX, Lessor
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed, EtcdError
+from quorate.wire.messages import Op
+from tests.storage.member import Member
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Iterator[Member]:
+    made = Member(tmp_path / "db")
+    yield made
+    made.close()
+
+
+def fails_with(error: EtcdError, call: Any, *arguments: Any, **options: Any) -> None:
+    with pytest.raises(CallFailed) as failure:
+        call(*arguments, **options)
+    assert error == failure.value.error
+
+
+def grant(member: Member, lease_id: int, ttl: int) -> rpc_pb2.LeaseGrantResponse:
+    response: rpc_pb2.LeaseGrantResponse = member.apply(Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=ttl))
+    return response
+
+
+def revoke(member: Member, lease_id: int) -> None:
+    member.apply(Op.LEASE_REVOKE, rpc_pb2.LeaseRevokeRequest(ID=lease_id))
+
+
+def keep_alive(member: Member, lease_id: int) -> rpc_pb2.LeaseKeepAliveResponse:
+    response: rpc_pb2.LeaseKeepAliveResponse = member.apply(
+        Op.LEASE_KEEP_ALIVE, rpc_pb2.LeaseKeepAliveRequest(ID=lease_id)
+    )
+    return response
+
+
+def time_to_live(member: Member, lease_id: int, keys: bool = False) -> rpc_pb2.LeaseTimeToLiveResponse:
+    response: rpc_pb2.LeaseTimeToLiveResponse = member.ask(
+        Op.LEASE_TIME_TO_LIVE, rpc_pb2.LeaseTimeToLiveRequest(ID=lease_id, keys=keys)
+    )
+    return response
+
+
+def propose_expiries(member: Member) -> list[bytes]:
+    """What the leader's loop would propose now."""
+    due = member.state.lessor.overdue(member.now, 500)
+    return [EXPIRE.pack(lease.lease_id, lease.renewals) for lease in due]
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(60, 60), (1, 2), (0, 2), (-5, 2), (TTL_MAX, TTL_MAX)])
+def test_a_ttl_below_the_minimum_is_raised_to_it(member: Member, asked: int, granted: int) -> None:
+    response = grant(member, 7, asked)
+    assert (7, granted, 1) == (response.ID, response.TTL, response.header.revision)
+
+
+def test_a_grant_is_refused_for_a_known_id_and_for_too_long_a_time(member: Member) -> None:
+    grant(member, 7, 10)
+    fails_with(errors.LEASE_EXIST, grant, member, 7, 10)
+    fails_with(errors.LEASE_TTL_TOO_LARGE, grant, member, 8, TTL_MAX + 1)
+
+
+def test_a_negative_id_is_a_lease_like_any_other(member: Member) -> None:
+    grant(member, -3, 10)
+    member.put(b"a", lease=-3)
+    assert -3 == member.range(b"a").kvs[0].lease
+    member.state.commit()
+    member.restart()
+    assert [b"a"] == list(time_to_live(member, -3, keys=True).keys)
+
+
+def test_revoking_deletes_its_keys_in_one_revision(member: Member) -> None:
+    grant(member, 7, 10)
+    for key in (b"b", b"a", b"c"):
+        member.put(key, lease=7)
+    revoke(member, 7)
+    assert (0, 5) == (member.range(b"\0", b"\0").count, member.state.store.revision)
+    fails_with(errors.LEASE_NOT_FOUND, revoke, member, 7)
+
+
+def test_revoking_a_lease_without_keys_makes_no_revision(member: Member) -> None:
+    grant(member, 7, 10)
+    revoke(member, 7)
+    assert 1 == member.state.store.revision
+
+
+def test_a_put_moves_keeps_or_ends_the_attachment(member: Member) -> None:
+    grant(member, 7, 10)
+    grant(member, 8, 10)
+    member.put(b"a", lease=7)
+    member.put(b"a", b"x", ignore_lease=True)
+    assert [b"a"] == list(time_to_live(member, 7, keys=True).keys)
+    assert 7 == member.range(b"a").kvs[0].lease
+    member.put(b"a", lease=8)
+    assert [[], [b"a"]] == [list(time_to_live(member, each, keys=True).keys) for each in (7, 8)]
+    member.put(b"a", b"free")
+    assert [] == list(time_to_live(member, 8, keys=True).keys)
+    revoke(member, 8)
+    assert 1 == member.range(b"a").count
+
+
+def test_a_deleted_key_is_no_longer_attached(member: Member) -> None:
+    grant(member, 7, 10)
+    member.put(b"a", lease=7)
+    member.delete(b"a")
+    assert [] == list(time_to_live(member, 7, keys=True).keys)
+    member.put(b"a")
+    revoke(member, 7)
+    assert 1 == member.range(b"a").count
+
+
+def test_a_put_under_an_unknown_lease_is_refused_before_the_missing_key_is_noticed(member: Member) -> None:
+    fails_with(errors.LEASE_NOT_FOUND, member.put, b"a", lease=9)
+    fails_with(errors.LEASE_NOT_FOUND, member.put, b"a", lease=9, ignore_value=True)
+
+
+def test_time_to_live_counts_down_and_a_renewal_starts_it_anew(member: Member) -> None:
+    grant(member, 7, 10)
+    member.now += 3.5
+    answer = time_to_live(member, 7)
+    assert (7, 6, 10) == (answer.ID, answer.TTL, answer.grantedTTL)
+    assert 10 == keep_alive(member, 7).TTL
+    assert 10 == time_to_live(member, 7).TTL
+
+
+def test_an_unknown_lease_has_the_answers_etcd_gives(member: Member) -> None:
+    assert 0 == keep_alive(member, 9).TTL
+    answer = time_to_live(member, 9)
+    assert (-1, 0) == (answer.TTL, answer.grantedTTL)
+
+
+def test_an_overdue_lease_is_proposed_once_and_again_after_a_while(member: Member) -> None:
+    grant(member, 7, 10)
+    member.now += 9.9
+    assert [] == propose_expiries(member)
+    member.now += 0.2
+    assert [EXPIRE.pack(7, 0)] == propose_expiries(member)
+    member.now += 1
+    assert [] == propose_expiries(member)
+    member.now += EXPIRE_RETRY_SECONDS
+    assert [EXPIRE.pack(7, 0)] == propose_expiries(member)
+
+
+def test_a_renewal_ordered_before_the_expiry_makes_it_void(member: Member) -> None:
+    grant(member, 7, 10)
+    member.put(b"a", lease=7)
+    member.now += 11
+    (proposal,) = propose_expiries(member)
+    keep_alive(member, 7)
+    member.log.append(b"")
+    member.log.pop()
+    member.applier.expire(proposal)
+    assert 1 == member.range(b"a").count
+    member.now += 11
+    assert [EXPIRE.pack(7, 1)] == propose_expiries(member)
+
+
+def test_an_expired_lease_takes_its_keys_along(member: Member) -> None:
+    grant(member, 7, 10)
+    member.put(b"a", lease=7)
+    member.now += 11
+    (proposal,) = propose_expiries(member)
+    member.applier.expire(proposal)
+    assert (0, 3) == (member.range(b"a").count, member.state.store.revision)
+    assert -1 == time_to_live(member, 7).TTL
+
+
+def test_leases_survive_a_restart_with_their_keys_and_their_whole_time(member: Member) -> None:
+    grant(member, 7, 10)
+    member.put(b"a", lease=7)
+    keep_alive(member, 7)
+    member.state.commit()
+    member.now += 8
+    member.restart()
+    answer = time_to_live(member, 7, keys=True)
+    assert (10, [b"a"]) == (answer.TTL, list(answer.keys))
+    assert 1 == member.state.lessor.leases[7].renewals
+
+
+def test_leases_are_listed_by_the_time_they_have_left(member: Member) -> None:
+    for lease_id, ttl in ((1, 30), (2, 10), (3, 20)):
+        grant(member, lease_id, ttl)
+    listed: rpc_pb2.LeaseLeasesResponse = member.ask(Op.LEASE_LEASES, rpc_pb2.LeaseLeasesRequest())
+    assert [2, 3, 1] == [each.ID for each in listed.leases]
+
+
+def test_many_overdue_leases_are_proposed_in_portions() -> None:
+    lessor = Lessor(2)
+    for lease_id in range(1, 1201):
+        lessor.grant(lease_id, 5, 0.0)
+    portions = [len(lessor.overdue(10.0, 500)) for _ in range(4)]
+    assert [500, 500, 200, 0] == portions
