@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from quorate.api import validation
 from quorate.proto import kv_pb2, rpc_pb2
 from quorate.storage import history, ranges, reads
 from quorate.storage.history import History
+from quorate.wire import requests
 from quorate.wire.errors import CallFailed
 from quorate.wire.messages import Op
 from quorate.wire.watching import HISTORY, Change, HistoryRead, changes_of
@@ -136,7 +136,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(request=puts())
     def put(self, request: rpc_pb2.PutRequest) -> None:
-        if outcome(validation.check_put, request) is None:
+        if outcome(requests.check_put, request) is None:
             self.compare(Op.PUT, request)
 
     @rule(key=KEYS, value=VALUES)
@@ -151,7 +151,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def txn(self, data: st.DataObject) -> None:
         request = data.draw(txns(self.twin.revision))
-        refused = outcome(validation.check_txn, request, 128)
+        refused = outcome(requests.check_txn, request, 128)
         if refused is None:
             self.compare(Op.TXN, request)
 
