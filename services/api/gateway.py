@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from quorate.api.asgi import BodyTooLarge, Disconnected, Header, Receive, Scope, Send, read_body, respond, until_gone
+from quorate.api.asgi import BodyTooLarge, Disconnected, Header, Receive, Scope, Send, read_body, until_gone
 from quorate.api.calling import NO_METADATA, Calls, Failed, Metadata, call
-from quorate.api.gateway_answers import JSON_HEADERS, respond_error
+from quorate.api.gateway_answers import respond_error, respond_message
 from quorate.api.gateway_streams import RequestReader, StreamAnswer
 from quorate.api.json_codec import BadJson
 from quorate.api.routes import ROUTES, Codec
@@ -70,7 +70,7 @@ class Gateway:
             text = errors.message_too_large_text(large.received_bytes, self._message_bytes_max)
             await respond_error(send, Code.RESOURCE_EXHAUSTED, text, [(b"connection", b"close")])
         else:
-            await respond(send, 200, JSON_HEADERS, codec.json(response).encode())
+            await respond_message(send, codec, response)
 
     async def _open(self, codec: Codec, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -1,13 +1,17 @@
 """The form of the gateway's answers: its headers, and errors for clients of every etcd from 3.4 on."""
 
+import asyncio
 from collections.abc import Iterable
 from http.client import responses
 from json.encoder import encode_basestring
 from typing import Final
 
 from quorate.api.asgi import Header, Send, respond
+from quorate.api.json_codec import pieces
+from quorate.api.routes import Codec
 from quorate.wire.errors import Code, http_status
 
+PIECES_FROM_BYTES: Final = 256 * 1024  # of a response in its binary form; below it writing takes a few milliseconds
 JSON: Final[Header] = (b"content-type", b"application/json")
 JSON_HEADERS: Final[tuple[Header, ...]] = (JSON, (b"grpc-metadata-content-type", b"application/grpc"))
 
@@ -26,6 +30,18 @@ def error_line(code: int, message: str) -> bytes:
         f'{{"error":{{"code":{int(code)},"message":{encode_basestring(message)},"grpc_code":{int(code)},'
         f'"http_code":{status},"http_status":"{phrase}"}}}}\n'
     ).encode()
+
+
+async def respond_message(send: Send, codec: Codec, response: bytes) -> None:
+    """Answer a unary call. A large response leaves in pieces, between which other clients have their turn."""
+    if len(response) < PIECES_FROM_BYTES:
+        await respond(send, 200, JSON_HEADERS, codec.json(response).encode())
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": JSON_HEADERS})
+    for piece in pieces(codec.route.response, codec.response.FromString(response)):
+        await send({"type": "http.response.body", "body": piece.encode(), "more_body": True})
+        await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def respond_error(send: Send, code: int, message: str, headers: Iterable[Header] = ()) -> None:

@@ -1,6 +1,7 @@
 """The JSON gateway's unary calls: encoding, errors, metadata, limits."""
 
 import asyncio
+import base64
 import json
 
 import httpx
@@ -206,3 +207,14 @@ def test_a_lock_that_fails_is_answered() -> None:
     calls = FakeCalls()
     calls.fail["/v3lockpb.Lock/Lock"] = errors.SESSION_EXPIRED
     expect_error(post(gateway(calls), "/v3/lock/lock"), 500, 2, "mutex: session is expired")
+
+
+def test_a_large_response_is_whole_although_it_comes_in_pieces() -> None:
+    calls = FakeCalls()
+    for number in range(300):
+        key = base64.b64encode(b"%03d" % number).decode()
+        post(gateway(calls), "/v3/kv/put", json={"key": key, "value": "AAAA" * 300})
+    answer = post(gateway(calls), "/v3/kv/range", json={"key": "AA==", "range_end": "AA=="})
+    assert "content-length" not in answer.headers
+    assert answer.headers["content-type"] == "application/json"
+    assert [kv["value"] for kv in answer.json()["kvs"]] == ["AAAA" * 300] * 300

@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quorate.api.json_codec import BadJson, Decoder, encoder
+from quorate.api.json_codec import PIECE_ITEMS, BadJson, Decoder, encoder, pieces
 from quorate.api.routes import ROUTES
 from quorate.proto import kv_pb2, rpc_pb2
 
@@ -91,6 +91,20 @@ def test_json_written_by_protobuf_is_read_back(message: Message, proto_names: bo
 @given(any_message())
 def test_what_is_written_is_read_back(message: Message) -> None:
     assert message == Decoder(descriptor_of(message)).message(encoder(descriptor_of(message))(message).encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_message())
+def test_the_pieces_together_are_the_whole(message: Message) -> None:
+    assert encoder(descriptor_of(message))(message) == "".join(pieces(descriptor_of(message), message))
+
+
+def test_a_long_list_comes_in_several_pieces() -> None:
+    kvs = [kv_pb2.KeyValue(key=b"%d" % number) for number in range(3 * PIECE_ITEMS + 1)]
+    response = rpc_pb2.RangeResponse(kvs=kvs, count=len(kvs))
+    written = list(pieces(rpc_pb2.RangeResponse.DESCRIPTOR, response))
+    assert encoder(rpc_pb2.RangeResponse.DESCRIPTOR)(response) == "".join(written)
+    assert max(piece.count("{") for piece in written) == PIECE_ITEMS
 
 
 @settings(max_examples=300, deadline=None)
