@@ -66,6 +66,8 @@ class Ledger:
         assert core.commit_index >= seen, "commit index went back"
         if core.commit_index > seen:
             self._commit_seen[key] = core.commit_index
+            if core.role is Role.LEADER:
+                assert core.term_at(core.commit_index) == core.term, "an older term was committed by counting"
             if core.role is Role.LEADER and core.commit_index > self.committed_index:
                 _check_quorum_has(cluster, member, core.commit_index)
             self.committed_index = max(self.committed_index, core.commit_index)

@@ -33,6 +33,16 @@ from tests.simulation import invariants
 
 TICK = 100  # units of virtual time
 SNAPSHOT_LOST = 0.2
+FAULT_KINDS = (
+    "crash",
+    "partition",
+    "transfer",
+    "change",
+    "unreachable",
+    "campaign",
+    "pause",
+    "pause leader",
+)
 
 
 class SimDisk:
@@ -100,6 +110,7 @@ class Faults:
     delay_max: int = 20
     disk_delay_max: int = 10
     fault_every: int = 0  # mean time between partitions, crashes and the like; 0 for none
+    kinds: tuple[str, ...] = FAULT_KINDS
 
 
 class SimNetwork:
@@ -141,6 +152,7 @@ class SimMember:
         self.applying: deque[int] = deque()  # last indexes of batches handed to storage
         self.life = 0  # counts restarts: events of a former life are void
         self.is_up = True
+        self.paused_until = 0  # a stopped process: nothing is lost, everything is late
         self.reads: dict[int, int] = {}  # ctx -> what was committed when it was asked
         self.core = self._boot()
 
@@ -268,11 +280,18 @@ class SimCluster:
         life = member.life
 
         def act() -> None:
-            if member.life == life and member.is_up:
+            if member.life == life and member.is_up and not self._is_deferred(member, act):
                 action()
                 self._settle(member)
 
         self.later(delay, act)
+
+    def _is_deferred(self, member: SimMember, act: Callable[[], None]) -> bool:
+        """True if the member is paused; then `act` comes again when it is not."""
+        if member.paused_until <= self.now:
+            return False
+        self.later(member.paused_until - self.now + self.rng.randrange(5), act)
+        return True
 
     def run(self, until: Callable[[], bool], time_max: int) -> bool:
         """Lets events happen until `until()` or the time is over; True if `until()`."""
@@ -307,7 +326,9 @@ class SimCluster:
 
     def _deliver(self, message: Message) -> None:
         member = self.members[message.to_id]
-        if member.is_up and (message.from_id, message.to_id) not in self.network.cut:
+        if not member.is_up or (message.from_id, message.to_id) in self.network.cut:
+            return
+        if not self._is_deferred(member, lambda: self._deliver(message)):
             member.core.step(message)
             self._settle(member)
 
@@ -329,14 +350,17 @@ class SimCluster:
     def up(self) -> list[SimMember]:
         return [member for member in self.members.values() if member.is_up]
 
+    def awake(self) -> list[SimMember]:
+        return [member for member in self.up() if member.paused_until <= self.now]
+
     def leader(self) -> SimMember | None:
         """The leader of the highest term, if any."""
-        leaders = [member for member in self.up() if member.core.role is Role.LEADER]
+        leaders = [member for member in self.awake() if member.core.role is Role.LEADER]
         return max(leaders, key=lambda member: member.core.term, default=None)
 
     def _schedule_client(self) -> None:
         def act() -> None:
-            members = self.up()
+            members = self.awake()
             if members:
                 member = self.rng.choice(members)
                 if self.rng.random() < 0.6:
@@ -354,7 +378,7 @@ class SimCluster:
         if leader is None:
             return
         kinds = [ConfChangeKind.ADD_VOTER, ConfChangeKind.ADD_LEARNER, ConfChangeKind.REMOVE]
-        count = self.rng.randint(1, 2)
+        count = self.rng.randint(1, 4)
         changes = [
             ConfChange(self.rng.choice(kinds), member_id)
             for member_id in self.rng.sample(sorted(self.members), min(count, len(self.members)))
@@ -374,32 +398,55 @@ class SimCluster:
         self.later(1 + self.rng.randrange(2 * self.faults.fault_every), act)
 
     def inject_fault(self) -> None:
-        rng = self.rng
-        member = rng.choice(list(self.members.values()))
-        match rng.randrange(7):
-            case 0 | 1:
+        """One of the kinds this run knows."""
+        member = self.rng.choice(list(self.members.values()))
+        match self.rng.choice(self.faults.kinds):
+            case "crash":
                 if member.is_up:
                     member.crash()
-                    self.later(rng.randrange(20 * TICK), lambda: self._restart(member))
-            case 2:
-                group = set(rng.sample(sorted(self.members), rng.randint(0, len(self.members) // 2)))
-                self.network.isolate(group, sorted(self.members), one_way=rng.random() < 0.3)
-                self.later(rng.randrange(40 * TICK), self.network.heal)
-            case 3:
+                    self.later(self.rng.randrange(20 * TICK), lambda: self._restart(member))
+            case "partition":
+                self.partition()
+            case "transfer":
                 leader = self.leader()
                 if leader is not None:
                     leader.core.transfer_leader(member.id)
                     self._settle(leader)
-            case 4:
+            case "change":
                 self.change_membership()
-            case 5:
-                if member.is_up:
-                    member.core.report_unreachable(rng.choice(sorted(self.members)))
+                if self.rng.random() < 0.3:
+                    self.later(self.rng.randrange(TICK), self.partition)
+            case "unreachable":
+                if member in self.awake():
+                    member.core.report_unreachable(self.rng.choice(sorted(self.members)))
                     self._settle(member)
-            case 6:
-                if member.is_up:
+            case "campaign":
+                if member in self.awake():
                     member.core.campaign()
                     self._settle(member)
+            case "pause":
+                member.paused_until = self.now + self.rng.randrange(40 * TICK)
+            case "pause leader":
+                self.pause_leader_between_reads()
+            case kind:
+                raise AssertionError(f"unknown kind of fault {kind}")
+
+    def partition(self) -> None:
+        """Cuts a random group off for a while."""
+        rng = self.rng
+        group = set(rng.sample(sorted(self.members), rng.randint(0, len(self.members) // 2)))
+        self.network.isolate(group, sorted(self.members), one_way=rng.random() < 0.3)
+        self.later(rng.randrange(40 * TICK), self.network.heal)
+
+    def pause_leader_between_reads(self) -> None:
+        """The answers to one read arrive when the next has begun (etcd #20418)."""
+        leader = self.leader()
+        if leader is None:
+            return
+        leader.read()
+        self._settle(leader)
+        leader.paused_until = self.now + self.rng.randrange(40 * TICK)
+        self.later_for(leader, leader.paused_until - self.now, leader.read)
 
     def _restart(self, member: SimMember) -> None:
         if not member.is_up:
@@ -414,6 +461,7 @@ class SimCluster:
         self.network.faults = self.faults
         self.network.heal()
         for member in self.members.values():
+            member.paused_until = 0
             self._restart(member)
 
     def converges(self, time_max: int) -> bool:

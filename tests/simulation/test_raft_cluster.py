@@ -11,7 +11,7 @@ import random
 import pytest
 
 from quorate.consensus.raft.messages import RaftConfig
-from tests.simulation.raft_cluster import TICK, Faults, SimCluster
+from tests.simulation.raft_cluster import FAULT_KINDS, TICK, Faults, SimCluster
 
 SEEDS = (
     [int(os.environ["QUORATE_SEED"])]
@@ -20,15 +20,20 @@ SEEDS = (
 )
 
 
-def run_seed(seed: int) -> SimCluster:
-    """One run: its faults and knobs are drawn from the seed too, so that runs differ in kind."""
+def run_seed(seed: int, kinds: tuple[str, ...] = ()) -> SimCluster:
+    """One run: its faults and knobs are drawn from the seed too, so that runs differ in kind.
+
+    Each run knows only some kinds of faults, so that one kind does not always cover another up.
+    """
     rng = random.Random(seed)
+    drawn = tuple(rng.sample(FAULT_KINDS, rng.randint(2, len(FAULT_KINDS))))
     faults = Faults(
         loss=rng.choice([0.0, 0.02, 0.1]),
         duplication=rng.choice([0.0, 0.05]),
         delay_max=rng.choice([5, 30, 120]),
         disk_delay_max=rng.choice([3, 20, 150]),
         fault_every=rng.choice([4, 10, 30]) * TICK,
+        kinds=kinds or drawn,
     )
     config = RaftConfig(
         id=1,
