@@ -121,13 +121,15 @@ class Node:
 class Cluster:
     """Nodes by name."""
 
-    def __init__(self, directory: Path, names: list[str]) -> None:
+    def __init__(self, directory: Path, names: list[str], scheme: str, **settings: Any) -> None:
         self.directory = directory
         self.nodes: dict[str, Node] = {}
-        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
+        self.urls = {
+            name: f"{scheme}://127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)
+        }
         self.proposed = 0
         for name in names:
-            self.add(name, self.urls)
+            self.add(name, self.urls, **settings)
 
     def add(self, name: str, urls: dict[str, str], **settings: Any) -> Node:
         place = self.directory / name
@@ -197,10 +199,10 @@ def leader_id_of(node: Node) -> int:
 
 
 @asynccontextmanager
-async def cluster(names: list[str]) -> AsyncIterator[Cluster]:
+async def cluster(names: list[str], scheme: str = "http", **settings: Any) -> AsyncIterator[Cluster]:
     """A started cluster; everything is ended in the end, and the logs are shown if the test failed."""
     with tempfile.TemporaryDirectory(prefix="q") as directory:
-        whole = Cluster(Path(directory), names)
+        whole = Cluster(Path(directory), names, scheme, **settings)
         try:
             for node in whole.nodes.values():
                 node.start()
