@@ -1,0 +1,71 @@
+"""Certificates and trust of a connection."""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files; without `ca` the system's authorities are trusted, without `cert` and `key` the client is anonymous.
+
+    `skip_verify` trusts whatever certificate the server shows at the first contact. For tests only.
+    """
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    skip_verify: bool = False
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """What a channel needs; OSError for a file that cannot be read."""
+        return _credentials(_bytes(self.ca) or _system_authorities(), self)
+
+    def trusting(self, target: str) -> tuple[grpc.ChannelCredentials, Sequence[tuple[str, str]]]:
+        """Credentials that trust what `target` (host:port) shows now, and channel options with the name it goes by."""
+        host, _, port = target.rpartition(":")
+        shown = _shown_certificate(host.strip("[]"), int(port))
+        options = [("grpc.ssl_target_name_override", name) for name in _names(shown)[:1]]
+        return _credentials(shown, self), options
+
+
+def _credentials(roots: bytes | None, files: TlsFiles) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(roots, _bytes(files.key), _bytes(files.cert))
+
+
+def _bytes(path: str | None) -> bytes | None:
+    return Path(path).read_bytes() if path else None
+
+
+def _system_authorities() -> bytes | None:
+    path = ssl.get_default_verify_paths().cafile
+    return Path(path).read_bytes() if path and Path(path).exists() else None
+
+
+def _shown_certificate(host: str, port: int) -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection((host, port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname=host) as secured,
+    ):
+        shown = secured.getpeercert(binary_form=True)
+    assert shown is not None, "a TLS server always shows a certificate"
+    return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+
+def _names(certificate: bytes) -> list[str]:
+    try:
+        names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return []
+    dns = names.value.get_values_for_type(x509.DNSName)
+    return dns or [str(address) for address in names.value.get_values_for_type(x509.IPAddress)]
