@@ -1,0 +1,90 @@
+"""The image and the compose file, where a Docker engine answers."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD_S_MAX = 600
+START_S_MAX = 180
+
+
+def engine_answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    asked = subprocess.run(["docker", "compose", "ls"], capture_output=True, timeout=60, check=False)
+    return asked.returncode == 0
+
+
+class Composed:
+    """The cluster of the compose file, under a project name and on ports of its own."""
+
+    def __init__(self) -> None:
+        self.ports = [free_port() for _ in range(3)]
+        self._project = f"quorate-test-{self.ports[0]}"
+        self._environment = os.environ | {f"NODE{number}_PORT": str(port) for number, port in enumerate(self.ports, 1)}
+
+    def compose(self, *words: str, seconds_max: int = START_S_MAX) -> str:
+        command = ["docker", "compose", "--project-name", self._project, *words]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=seconds_max, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Composed]:
+    """The three containers, up and healthy; gone afterwards with their volumes."""
+    if not engine_answers():
+        pytest.skip("no Docker engine answers")
+    composed = Composed()
+    composed.compose("build", seconds_max=BUILD_S_MAX)
+    try:
+        composed.compose("up", "--detach", "--wait")
+        yield composed
+    except BaseException:
+        print(composed.compose("logs", "--tail=50"))
+        raise
+    finally:
+        composed.compose("down", "--volumes", "--timeout", "30")
+
+
+def call(port: int, path: str, body: dict[str, str]) -> dict[str, object]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        answered: dict[str, object] = json.loads(answer.read())
+        return answered
+
+
+@pytest.mark.timeout(BUILD_S_MAX + START_S_MAX)
+def test_what_one_container_accepts_all_answer(cluster: Composed) -> None:
+    call(cluster.ports[0], "/v3/kv/put", {"key": "Zm9v", "value": "YmFy"})
+    values = [call(port, "/v3/kv/range", {"key": "Zm9v"})["kvs"] for port in cluster.ports]
+    assert [value[0]["value"] for value in values if isinstance(value, list)] == ["YmFy"] * 3
+
+
+@pytest.mark.timeout(START_S_MAX)
+def test_inside_a_container_nothing_runs_as_root(cluster: Composed) -> None:
+    users = cluster.compose("exec", "node1", "sh", "-c", "stat -c %U /proc/[0-9]*/comm")
+    assert set(users.split()) == {"quorate"}
+
+
+@pytest.mark.timeout(2 * START_S_MAX)
+def test_data_survives_new_containers(cluster: Composed) -> None:
+    call(cluster.ports[0], "/v3/kv/put", {"key": "a2VwdA==", "value": "MQ=="})
+    cluster.compose("up", "--detach", "--wait", "--force-recreate")
+    assert call(cluster.ports[1], "/v3/kv/range", {"key": "a2VwdA=="})["count"] == "1"
