@@ -1,0 +1,65 @@
+"""Which errors are the operator's, and the words to the init system."""
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from quorate.node import lifecycle
+from quorate.node.check import health
+from quorate.node.lifecycle import OperatorError
+from quorate.node.places import FATAL_FILE
+
+
+def test_sentence_is_found_inside_a_task_groups_error() -> None:
+    error = ExceptionGroup("tasks", [ValueError("x"), ExceptionGroup("inner", [OperatorError("the disk is full")])])
+    assert lifecycle.operator_sentence(error) == "the disk is full"
+
+
+def test_bug_has_no_sentence() -> None:
+    assert lifecycle.operator_sentence(ExceptionGroup("tasks", [ValueError("x")])) is None
+
+
+def test_first_sentence_stays(tmp_path: Path) -> None:
+    lifecycle.leave_sentence(tmp_path, "the log is damaged")
+    lifecycle.leave_sentence(tmp_path, "consensus has gone")
+    assert (tmp_path / FATAL_FILE).read_text() == "the log is damaged"
+
+
+def test_init_system_may_listen_on_an_abstract_address() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as init:
+        init.bind("")  # the kernel chooses an abstract address
+        init.settimeout(5)
+        lifecycle.notify("@" + init.getsockname()[1:].decode(), "READY=1")
+        assert init.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_check_says_what_the_node_answers(status: int, healthy: bool) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(self.path.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test's output is not the place."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert health(f"http://127.0.0.1:{server.server_port}/health") == (healthy, "/health")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_check_says_that_nobody_answers() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        healthy, answer = health(f"http://127.0.0.1:{unused.getsockname()[1]}/health")
+    assert not healthy
+    assert "refused" in answer
