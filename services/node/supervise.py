@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from supervisor import events
 from supervisor.medusa import asyncore_25 as asyncore
-from supervisor.options import ServerOptions
+from supervisor.options import ServerOptions, decode_wait_status
 from supervisor.states import SupervisorStates
 from supervisor.supervisord import Supervisor
 
@@ -67,6 +67,9 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
         self._sentence_path = run_path / FATAL_FILE
         self._output_fd = output_fd
         self._unfinished: dict[int, bytes] = {}  # the begun last line of each service, by pid
+        self._ending = ""  # how the process ended that was waited for last
+        self._wait_for_any = options.waitpid
+        options.waitpid = self._waitpid
         self._log = logs.named()
 
     def runforever(self) -> None:
@@ -95,6 +98,12 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
             self._unfinished[event.pid] = rest
         self._write(lines + newline)
 
+    def _waitpid(self) -> tuple[int | None, int | None]:
+        pid, status = self._wait_for_any()
+        if pid:
+            self._ending = decode_wait_status(status)[1]
+        return pid, status
+
     def _write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):  # a reader that has gone away must not take the node with it
             os.write(self._output_fd, data)
@@ -106,7 +115,8 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
             self._end(self._sentence_path.read_text())
             return
         if self.options.mood == SupervisorStates.RUNNING:
-            self._log.warn("service ended; starting it again", service=event.process.config.name)
+            name = event.process.config.name
+            self._log.warn("service ended; starting it again", service=name, ending=self._ending)
 
     def _given_up(self, event: Any) -> None:
         if self.options.mood == SupervisorStates.RUNNING:

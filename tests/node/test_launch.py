@@ -161,6 +161,7 @@ def test_killed_service_is_started_again(start: Start) -> None:
     first = node.line("up", service="storage")["pid"]
     node.line("ready to serve client requests")
     os.kill(first, signal.SIGKILL)
+    assert "SIGKILL" in node.line("service ended; starting it again", service="storage")["ending"]
     assert first != node.line("up", service="storage")["pid"]
 
 
