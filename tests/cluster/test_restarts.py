@@ -26,6 +26,7 @@ def test_killed_service_of_the_leader_comes_back_without_loss(service: Service) 
         wait_restarted(leader, service, kill_service(leader, service))
         writer.wait_for(50)
         for node in cluster.nodes:
+            node.wait_ready()
             assert_nothing_lost(node, writer)
 
 
