@@ -30,6 +30,7 @@ from quorate.node.places import CONFIG_VARIABLE, FATAL_FILE, SUPERVISOR_PID_VARI
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 EXIT_FATAL: Final = 1
+STOPPING_POLL_S: Final = 0.02  # a group without processes wakes nobody; supervisor looks at one group a turn
 LINE_BYTES_MAX: Final = 64 * 1024  # of a line without an end that is kept back
 
 
@@ -37,6 +38,7 @@ class WakingPoller:
     """Supervisor's poller, which a signal wakes: otherwise a stop or the end of a service waits for up to a second."""
 
     def __init__(self, poller: Any) -> None:
+        self.timeout_s_max = 1.0
         self._poller = poller
         self._wake, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -46,7 +48,7 @@ class WakingPoller:
         return getattr(self._poller, name)
 
     def poll(self, timeout: float) -> tuple[list[int], list[int]]:
-        readable, writable = self._poller.poll(timeout)
+        readable, writable = self._poller.poll(min(timeout, self.timeout_s_max))
         if self._wake in readable:
             readable.remove(self._wake)
             with contextlib.suppress(BlockingIOError):
@@ -85,6 +87,7 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
         number = self.options.get_signal()
         if number in STOP_SIGNALS and self.stopped_by is None:
             self.stopped_by = signal.Signals(number)
+            self.options.poller.timeout_s_max = STOPPING_POLL_S
             self._log.info("received signal; shutting down", signal=self.stopped_by.name)
             self.options.mood = SupervisorStates.SHUTDOWN
 
@@ -124,6 +127,7 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
 
     def _end(self, sentence: str) -> None:
         self.sentence = self.sentence or sentence
+        self.options.poller.timeout_s_max = STOPPING_POLL_S
         self.options.mood = SupervisorStates.SHUTDOWN
 
 

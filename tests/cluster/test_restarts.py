@@ -26,7 +26,6 @@ def test_killed_service_of_the_leader_comes_back_without_loss(service: Service) 
         wait_restarted(leader, service, kill_service(leader, service))
         writer.wait_for(50)
         for node in cluster.nodes:
-            node.wait_ready()
             assert_nothing_lost(node, writer)
 
 
@@ -37,7 +36,6 @@ def test_killed_node_has_everything_after_its_restart() -> None:
             writer.wait_for(200)
             node.kill()
         node.start()
-        node.wait_ready()
         assert_nothing_lost(node, writer)
 
 
@@ -47,7 +45,8 @@ def test_all_nodes_killed_at_once_have_everything_after_their_restart() -> None:
             writer.wait_for(200)
             for node in cluster.nodes:
                 node.kill()
-        cluster.start()
+        for node in cluster.nodes:
+            node.start()
         for node in cluster.nodes:
             assert_nothing_lost(node, writer)
 
@@ -59,7 +58,6 @@ def test_killed_follower_catches_up_while_the_cluster_serves() -> None:
         follower.kill()
         writer.wait_for(300)
         follower.start()
-        follower.wait_ready()
         assert_nothing_lost(follower, writer)
 
 
