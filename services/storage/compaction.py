@@ -50,6 +50,10 @@ class Compaction:
         """Reads that need revisions below this one have to end before the next slice."""
         return self._target if self._target >= 0 else self._store.compact_revision
 
+    def start_over(self) -> None:
+        """The last slices were not written: find them again."""
+        self._target = -1
+
     def advance(self, records_max: int = SLICE_RECORDS) -> None:
         """Do one slice; only when `is_due`."""
         started = perf_counter()

@@ -39,6 +39,10 @@ _BLOB: Final = "SELECT kv FROM history WHERE id = ?"
 _BLOBS: Final = "SELECT h.id, h.kv FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
 
 
+class DiskFull(Exception):  # noqa: N818 - it names the finding
+    """The file system has no room for a transaction; it may have some later."""
+
+
 @dataclass(slots=True)
 class Marks:
     """The one row of `state`."""
@@ -69,6 +73,7 @@ class Database:
         self._checkpoint: Future[None] | None = None
         self._checkpoint_index = 0
         self._wal_path = Path(f"{path}-wal")
+        self._wal_bytes = 0
         self.size_bytes = 0
         self.size_in_use_bytes = 0
         self.durable_index = 0
@@ -99,25 +104,47 @@ class Database:
             self._inserted = len(self.pending)
 
     def commit(self) -> None:
-        """Write everything up to the applied index as one transaction."""
+        """Write everything up to the applied index as one transaction.
+
+        DiskFull when there is no room: everything is still pending then, except what `run` and `run_many` did.
+        """
         started = perf_counter()
-        self.insert_pending()
-        changes, self._changes = self._changes, []
-        marks = self._marks()
-        if changes or marks != self._written:
-            self._begin()
-            execute = self.connection.execute
-            for statement, parameters in changes:
-                execute(statement, parameters)
-            execute(_UPDATE_STATE, marks)
-            self._written = marks
-        if self._in_transaction:
-            self.connection.execute("COMMIT")
-            self._in_transaction = False
+        try:
+            written = self._write()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            self._take_back()
+            raise DiskFull(f"no space for the database {self.path}") from error
+        if written:
             self.pending = []
+            self._changes = []
             self._inserted = self.pending_bytes = 0
             self.measure()
             self.commit_seconds.add(perf_counter() - started)
+
+    def _write(self) -> bool:
+        self.insert_pending()
+        marks = self._marks()
+        if self._changes or marks != self._written:
+            self._begin()
+            execute = self.connection.execute
+            for statement, parameters in self._changes:
+                execute(statement, parameters)
+            execute(_UPDATE_STATE, marks)
+        if not self._in_transaction:
+            return False
+        self.connection.execute("COMMIT")
+        self._in_transaction = False
+        self._written = marks
+        return True
+
+    def _take_back(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self._in_transaction = False
+        self._inserted = 0
+        self.marks.finished_compact_revision = self._written[4]
 
     def run(self, statement: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """Execute a statement inside the next transaction, at once."""
@@ -150,20 +177,14 @@ class Database:
         (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
         self.size_bytes = pages * schema.PAGE_BYTES
         self.size_in_use_bytes = (pages - free) * schema.PAGE_BYTES
+        self._wal_bytes = self._wal_path.stat().st_size if self._wal_path.exists() else 0
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     @property
     def checkpoint_is_due(self) -> bool:
         """Whether the WAL has grown to where it should be taken into the database."""
-        return self._checkpoint is None and self.wal_bytes() > CHECKPOINT_WAL_BYTES
-
-    def wal_bytes(self) -> int:
-        """The size of the WAL file."""
-        try:
-            return self._wal_path.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return self._checkpoint is None and self._wal_bytes > CHECKPOINT_WAL_BYTES
 
     def start_checkpoint(self) -> None:
         """Begin to make what is committed durable; commit nothing until `checkpoint_is_running` is false."""
@@ -172,11 +193,17 @@ class Database:
         self._checkpoint = self._checkpointer.submit(_checkpoint, self.path)
 
     def finish_checkpoint(self) -> bool:
-        """Take note of a checkpoint that is done; False when there is none. Its failure is raised here."""
+        """Take note of a checkpoint that is done; False when there is none, or the disk is too full for it."""
         if self._checkpoint is None or not self._checkpoint.done():
             return False
         done, self._checkpoint = self._checkpoint, None
-        done.result()
+        self._wal_bytes = 0  # looked at again with the next commit
+        try:
+            done.result()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            return False
         self.durable_index = self._checkpoint_index
         return True
 

@@ -10,6 +10,7 @@ and a second of every start, for reads that are rare.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -40,15 +41,18 @@ REWIND_KEYS_MAX: Final = 100_000
 
 _PREVIOUS: Final = "SELECT prev FROM history WHERE id = ?"
 _CHANGED: Final = "SELECT key, prev FROM history WHERE id >= ? AND id < ? ORDER BY id DESC"
-# The newest record below a bound, from a newer one of the same key.
-WALK: Final = """
-WITH RECURSIVE walk (id) AS (
-    VALUES (?1)
+WALK_STEPS: Final = 1000
+# From one record of a key back to the first below a bound, or a number of steps: where that leads.
+_WALK: Final = """
+WITH RECURSIVE walk (id, steps) AS (
+    VALUES (?1, 0)
     UNION ALL
-    SELECT h.prev FROM walk AS w JOIN history AS h ON h.id = w.id WHERE w.id >= ?2
+    SELECT h.prev, w.steps + 1 FROM walk AS w JOIN history AS h ON h.id = w.id WHERE w.id >= ?2 AND w.steps < ?3
 )
-SELECT id FROM walk WHERE id < ?2
+SELECT id FROM walk ORDER BY steps DESC LIMIT 1
 """
+_NEAREST: Final = "SELECT id FROM history WHERE id < ? AND id >= ? AND key = ? ORDER BY id DESC LIMIT 1"
+NEAREST_RECORDS: Final = 20_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -235,7 +239,7 @@ class Store:
         bound = revision + 1 << MAIN_SHIFT
         if not range_end:
             record = self.index.newest.get(key, 0)
-            record = record if record < bound else self.walk(record, bound)
+            record = record if record < bound else self.walk(key, record, bound)
             return Selection([record], 1) if record and not record & 1 else Selection([], 0)
         first, last = self.index.span(key, range_end)
         if self.seen_revision - revision <= max(1000, (last - first) // 4):
@@ -245,7 +249,7 @@ class Store:
         for each in merge(self.index.live_keys(key, range_end), self.index.dead_keys(key, range_end)):
             record = newest[each]
             if record >= bound:
-                record = self.walk(record, bound)
+                record = self.walk(each, record, bound)
             if record and not record & 1:
                 records.append(record)
         return Selection(records[:limit] if limit else records, len(records))
@@ -291,17 +295,32 @@ class Store:
             self._rewinds.popitem(last=False)
         return then
 
-    def walk(self, record: int, bound: int) -> int:
-        """The record below `bound` of the key whose newest record is `record`, 0 for none.
-
-        A dropped tombstone may be returned as its id; whatever else is returned is there, as long as the bound is
-        above the compact revision.
-        """
+    def walk(self, key: bytes, record: int, bound: int) -> int:
+        """The record of `key` below `bound`, from its newest one; see `walk_back`."""
         self.database.insert_pending()
-        row = self.database.connection.execute(WALK, (record, bound)).fetchone()
-        return int(row[0]) if row else 0
+        return walk_back(self.database.connection, key, record, bound)
 
     def previous_blobs(self, rows: Iterable[Row]) -> Iterator[bytes | None]:
         """For each row the blob of the live record it supersedes, None where there was none or it is compacted."""
         for _, previous, _, _ in rows:
             yield self.old_blob(previous) if previous and not previous & 1 else None
+
+
+def walk_back(connection: sqlite3.Connection, key: bytes, record: int, bound: int) -> int:
+    """The record of `key` below `bound`, from a newer one; 0 for none.
+
+    A dropped tombstone may be returned as its id; whatever else is returned is there, as long as the bound is above the
+    compact revision. Of a key with many changes since the bound one is likely to lie right below it; so longer and
+    longer walks take turns with looking there.
+    """
+    steps = WALK_STEPS
+    low = bound
+    while True:
+        (record,) = connection.execute(_WALK, (record, bound, steps)).fetchone()
+        if record < bound:
+            return int(record)
+        high, low = low, low - (NEAREST_RECORDS * (steps // WALK_STEPS) << MAIN_SHIFT)
+        near = connection.execute(_NEAREST, (high, low, key)).fetchone()
+        if near:
+            return int(near[0])
+        steps *= 2

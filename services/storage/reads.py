@@ -23,7 +23,7 @@ from quorate.storage.apply import Applier
 from quorate.storage.buckets import Buckets
 from quorate.storage.database import read_blobs
 from quorate.storage.headers import MALFORMED, answered, failed
-from quorate.storage.mvcc import WALK, Store
+from quorate.storage.mvcc import Store, walk_back
 from quorate.storage.records import integer_field
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
@@ -72,7 +72,7 @@ class Scan:
         self._bound = revision + 1 << MAIN_SHIFT
         self._behind: bytes | None = None
         self._records: list[int] = []
-        self._walks: list[int] = []  # positions in `_records` whose record is newer than the bound
+        self._walks: list[tuple[int, bytes]] = []  # positions in `_records` of what is newer than the bound, and keys
         plain = ranges.is_plain(request) and not request.count_only and revision == store.revision
         self._count = store.count(request.key, request.range_end) if revision == store.revision else 0
         self._wanted = ranges.limit_of(request) if plain else 0
@@ -91,7 +91,7 @@ class Scan:
         for key in slice_:
             record = newest[key]
             if record >= bound:
-                self._walks.append(len(records))
+                self._walks.append((len(records), key))
             elif record & 1:
                 continue
             records.append(record)
@@ -102,9 +102,8 @@ class Scan:
         """The answer; runs on a reader thread once all keys are named and everything they name is committed."""
         connection = schema.open_reader(self._store.database.path)
         try:
-            for position in self._walks:
-                row = connection.execute(WALK, (self._records[position], self._bound)).fetchone()
-                self._records[position] = row[0] if row else 0
+            for position, key in self._walks:
+                self._records[position] = walk_back(connection, key, self._records[position], self._bound)
             records = (
                 [record for record in self._records if record and not record & 1] if self._walks else self._records
             )
@@ -364,8 +363,9 @@ class Readers:
         if self._naming:
             yield self._naming[1].revision
 
-    def advance(self, commit: Callable[[], None]) -> None:
-        """Give one slice to the scan in front; `commit` writes what is pending before a reader starts."""
+    def advance(self, commit: Callable[[], bool]) -> None:
+        """Give one slice to the scan in front; `commit` writes what is pending before a reader starts, and says whether
+        it could."""
         if self._naming is None:
             if not self._waiting or len(self._reading) >= READER_THREADS:
                 return
@@ -375,7 +375,8 @@ class Readers:
                 return
             self._naming = (deliver, work)
         deliver, scan = self._naming
-        scan.name_keys()
+        if not scan.is_named:
+            scan.name_keys()
         if scan.is_named:
             self._naming = None
             self._start(deliver, scan, commit)
@@ -391,8 +392,10 @@ class Readers:
         self._waiting.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, deliver: Deliver, work: Work, commit: Callable[[], None]) -> None:
-        commit()
+    def _start(self, deliver: Deliver, work: Work, commit: Callable[[], bool]) -> None:
+        if not commit():
+            self._waiting.appendleft((deliver, work))
+            return
         future = self._pool.submit(work.read)
         self._reading[future] = (deliver, work)
         future.add_done_callback(lambda _: self._wake())

@@ -21,7 +21,7 @@ from quorate.proto import rpc_pb2
 from quorate.storage import snapshot
 from quorate.storage.apply import EXPIRE, Applier, Waiting
 from quorate.storage.compaction import Compaction
-from quorate.storage.database import PENDING_BYTES_MAX
+from quorate.storage.database import PENDING_BYTES_MAX, DiskFull
 from quorate.storage.events import pack_events
 from quorate.storage.headers import Headers, answered
 from quorate.storage.history import History
@@ -61,6 +61,7 @@ IDLE_MS: Final = 500
 LEASE_CHECK_SECONDS: Final = 0.5
 LEASES_AT_ONCE: Final = 500  # etcd's rate: a thousand expiries a second (contract 7.6)
 ALARM_RETRY_SECONDS: Final = 7.0
+DISK_FULL_SECONDS: Final = 1.0
 CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
 
 Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chunk
@@ -115,6 +116,7 @@ class Service:
         self._watch_needs_previous = False
         self._told = (0, 0)
         self._dirty_since = 0.0
+        self._commit_again = 0.0  # not before: the disk was full
         self._lease_check = 0.0
         self._alarm_proposed = -ALARM_RETRY_SECONDS
         self._checkpointed = clock.monotonic()
@@ -148,22 +150,21 @@ class Service:
         """One turn: everything that has arrived, then whatever there is time for; waits when there is nothing."""
         batches = self.endpoint.receive()
         now = self.applier.now = self._clock.monotonic()
-        for channel, messages in batches:
-            self._hear(channel, messages)
-        self._publish()
+        if batches:
+            for channel, messages in batches:
+                self._hear(channel, messages)
+            self._publish()
+            if not self._dirty_since and self.state.is_dirty:
+                self._dirty_since = now
         self._answer_later_ones()
         self._propose(now)
         self._tell_applied()
         flushed = self.endpoint.flush()
-        database = self.state.database
-        if self.state.is_dirty and not self._dirty_since:
-            self._dirty_since = now
-        if len(database.pending) >= COMMIT_ROWS or (self._dirty_since and now - self._dirty_since > COMMIT_SECONDS_MAX):
+        if self._dirty_since and (
+            len(self.state.database.pending) >= COMMIT_ROWS or now - self._dirty_since > COMMIT_SECONDS_MAX
+        ):
             self._maybe_commit()
-        if database.finish_checkpoint():
-            self._checkpointed = now
-        elif database.checkpoint_is_due or self._checkpoint_is_overdue(now):
-            database.start_checkpoint()
+        self._mind_checkpoint(now)
         if self._advance_background() or batches:
             return
         if not self._wait(min(wait_ms, self._patience_ms(flushed))) and self._dirty_since:
@@ -192,10 +193,10 @@ class Service:
 
     def _advance_background(self) -> bool:
         """Give slices to what is waiting for time; True when there is more to do at once."""
-        if self.readers.wants_turn:
+        if self.readers.wants_turn and self.applier.now >= self._commit_again:
             self.readers.advance(self._commit)
             return self.readers.wants_turn
-        if self.state.database.checkpoint_is_running:
+        if self.state.database.checkpoint_is_running or self.applier.now < self._commit_again:
             return False
         if self.vacuum.is_due:
             self._advance_vacuum()
@@ -209,7 +210,8 @@ class Service:
         return self.compaction.is_due
 
     def _advance_vacuum(self) -> None:
-        self._commit()
+        if not self._commit():
+            return
         self.vacuum.advance()
         if not self.vacuum.is_due:
             places, self._vacuum_waits = self._vacuum_waits, []
@@ -221,16 +223,35 @@ class Service:
     def _maybe_commit(self) -> None:
         """Commit, unless a checkpoint is under way: it ends sooner and takes the whole WAL when nothing is added."""
         database = self.state.database
+        if self.applier.now < self._commit_again:
+            return
         if database.checkpoint_is_running:
             if database.pending_bytes < PENDING_BYTES_MAX:
                 return
             database.wait_for_checkpoint()
         self._commit()
 
-    def _commit(self) -> None:
-        self.state.commit()
+    def _commit(self) -> bool:
+        """Write everything; False when the disk is full, and it is tried again in a while."""
+        try:
+            self.state.commit()
+        except DiskFull as finding:
+            self._log.error(str(finding))
+            self.applier.wants_space_alarm = True
+            self.compaction.start_over()
+            self._commit_again = self.applier.now + DISK_FULL_SECONDS
+            return False
         self._published_rows = 0
         self._dirty_since = 0.0
+        return True
+
+    def _mind_checkpoint(self, now: float) -> None:
+        database = self.state.database
+        if database.finish_checkpoint():
+            self._checkpointed = now
+        elif database.checkpoint_is_due or self._checkpoint_is_overdue(now):
+            self._checkpointed = now
+            database.start_checkpoint()
 
     def _checkpoint_is_overdue(self, now: float) -> bool:
         database = self.state.database
@@ -393,8 +414,7 @@ class Service:
         if self._waits:
             finished = self.compaction.finished_revision
             done = [each for each in self._waits if each[1].revision <= finished]
-            if done:
-                self._commit()
+            if done and self._commit():
                 self._waits = [each for each in self._waits if each[1].revision > finished]
                 for (origin, number, position), waiting in done:
                     self._send_results(origin, number, position, [answered(waiting.header)])

@@ -36,7 +36,7 @@ Compare = rpc_pb2.Compare
 SUCCEEDED_FIELD: Final = b"\x10\x01"
 RESPONSES_TAG: Final = b"\x1a"
 RANGE_TAG, PUT_TAG, DELETE_TAG, TXN_TAG = b"\x0a", b"\x12", b"\x1a", b"\x22"  # members of ResponseOp
-DELETIONS_MAX: Final = SUBS_MAX // 2  # the rest is for puts; nested deletions find what is left of the same keys
+DELETIONS_MAX: Final = SUBS_MAX // 2  # in one revision; the rest is for puts
 DELETED_TAG: Final = b"\x10"
 PREV_KVS_TAG: Final = b"\x1a"
 
@@ -56,14 +56,26 @@ _OPERANDS: Final = {
 
 
 class Plan:
-    """The path through a transaction: the branch its compares chose, and the plans of the transactions inside it."""
+    """The path through a transaction: the branch its compares chose, and the plans of the transactions inside it.
 
-    __slots__ = ("inner", "operations", "succeeded")
+    A step is the name of an operation with its request; that of a nested transaction has its plan instead.
+    """
+
+    __slots__ = ("steps", "succeeded")
 
     def __init__(self, store: Store, request: rpc_pb2.TxnRequest) -> None:
-        self.succeeded = all(holds(store, compare) for compare in request.compare)
-        self.operations: Sequence[rpc_pb2.RequestOp] = request.success if self.succeeded else request.failure
-        self.inner = [Plan(store, each.request_txn) for each in self.operations if each.HasField("request_txn")]
+        self.succeeded = True
+        for compare in request.compare:
+            if not holds(store, compare):
+                self.succeeded = False
+                break
+        self.steps: list[tuple[str | None, Any]] = []
+        for operation in request.success if self.succeeded else request.failure:
+            name = operation.WhichOneof("request")
+            if name == "request_txn":
+                self.steps.append((name, Plan(store, operation.request_txn)))
+            else:
+                self.steps.append((name, getattr(operation, name) if name else None))
 
 
 def run(store: Store, lessor: Lessor, request: rpc_pb2.TxnRequest) -> bytes:
@@ -72,8 +84,8 @@ def run(store: Store, lessor: Lessor, request: rpc_pb2.TxnRequest) -> bytes:
     The caller has checked what does not depend on the state, and ends the store's transaction.
     """
     plan = Plan(store, request)
-    check(store, lessor, plan)
-    check_size(store, plan.operations)
+    if check(store, lessor, plan) > DELETIONS_MAX:
+        raise CallFailed(errors.REQUEST_TOO_LARGE)
     return execute(store, lessor, plan)
 
 
@@ -129,23 +141,28 @@ def _relation(compare: rpc_pb2.Compare) -> Callable[[Any, Any], bool]:
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
-def check(store: Store, lessor: Lessor, plan: Plan) -> None:
-    """CallFailed if an operation of the path cannot be done on the state before the transaction."""
-    inner = iter(plan.inner)
-    for operation in plan.operations:
-        match operation.WhichOneof("request"):
+def check(store: Store, lessor: Lessor, plan: Plan) -> int:
+    """CallFailed if an operation of the path cannot be done on the state before the transaction; how many keys the
+    path deletes at most."""
+    deletions = 0
+    for name, request in plan.steps:
+        match name:
+            case "request_put":
+                if request.lease or request.ignore_value or request.ignore_lease:
+                    check_put(store, lessor, request)
             case "request_range":
-                revision = operation.request_range.revision
+                revision = request.revision
                 if revision > store.revision:
                     raise CallFailed(errors.FUTURE_REV)
                 if revision != 0 and revision < store.compact_revision:
                     raise CallFailed(errors.COMPACTED)
-            case "request_put":
-                check_put(store, lessor, operation.request_put)
+            case "request_delete_range":
+                deletions += store.count(request.key, request.range_end)
             case "request_txn":
-                check(store, lessor, next(inner))
-            case None:
+                deletions += check(store, lessor, request)
+            case _:
                 raise CallFailed(errors.KEY_NOT_FOUND)
+    return deletions
 
 
 def check_put(store: Store, lessor: Lessor, put: rpc_pb2.PutRequest) -> None:
@@ -155,35 +172,24 @@ def check_put(store: Store, lessor: Lessor, put: rpc_pb2.PutRequest) -> None:
     lessor.check(put.lease)
 
 
-def check_size(store: Store, operations: Sequence[rpc_pb2.RequestOp]) -> None:
-    """CallFailed if the deletions of a path name more keys than a revision has room for."""
-    deleted = 0
-    for operation in operations:
-        if operation.HasField("request_delete_range"):
-            deleted += store.count(operation.request_delete_range.key, operation.request_delete_range.range_end)
-    if deleted > DELETIONS_MAX:
-        raise CallFailed(errors.REQUEST_TOO_LARGE)
-
-
 # --- execution -------------------------------------------------------------------------------------------------------
 
 
 def execute(store: Store, lessor: Lessor, plan: Plan) -> bytes:
     """Run the operations of a checked path: the fields of the TxnResponse behind its header."""
-    inner = iter(plan.inner)
     fields = [SUCCEEDED_FIELD] if plan.succeeded else []
-    for operation in plan.operations:
-        match operation.WhichOneof("request"):
-            case "request_range":
-                tag, response = RANGE_TAG, _range(store, operation.request_range)
+    for name, request in plan.steps:
+        match name:
             case "request_put":
-                previous = put(store, lessor, operation.request_put)
-                tag, response = PUT_TAG, nested(store.seen_revision) + previous
+                previous = put(store, lessor, request)
+                tag, response = PUT_TAG, nested(store.main) + previous
+            case "request_range":
+                tag, response = RANGE_TAG, _range(store, request)
             case "request_delete_range":
-                deleted = delete_range(store, lessor, operation.request_delete_range)
+                deleted = delete_range(store, lessor, request)
                 tag, response = DELETE_TAG, nested(store.seen_revision) + deleted
             case _:
-                tag, response = TXN_TAG, EMPTY_HEADER + execute(store, lessor, next(inner))
+                tag, response = TXN_TAG, EMPTY_HEADER + execute(store, lessor, request)
         fields.append(message_field(RESPONSES_TAG, message_field(tag, response)))
     return b"".join(fields)
 
@@ -197,6 +203,9 @@ def put(store: Store, lessor: Lessor, request: rpc_pb2.PutRequest) -> bytes:
     """Put a pair whose checks have passed: the prev_kv field if it was asked for."""
     key = request.key
     before = store.alive(key)
+    if not (request.ignore_value or request.ignore_lease or request.lease or request.prev_kv or lessor.lease_of):
+        store.put(key, bytes_field(KEY_TAG, key), bytes_field(VALUE_TAG, request.value), b"")
+        return b""
     if request.ignore_value:
         value_field = value_field_of(store.blob(before), len(key))
     else:

@@ -264,6 +264,22 @@ def test_the_leader_proposes_to_expire_a_lease_and_its_keys_go_in_one_revision(r
     assert 4 == ring.state.store.revision
 
 
+def test_with_a_full_disk_nothing_is_lost_and_work_goes_on_when_there_is_room(ring: Ring) -> None:
+    execute = ring.state.database.connection.execute
+    (pages,) = execute("PRAGMA page_count").fetchone()
+    execute(f"PRAGMA max_page_count = {pages}")
+    ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(20)])
+    ring.results()
+    ring.until(lambda: ring.consensus.of(Kind.PROPOSE))
+    assert 20 == len(ring.state.database.pending)
+    ring.read(get(b"k19"), number=1)
+    ((_, _, _, [(_, body)]),) = ring.results()
+    assert 1 == rpc_pb2.RangeResponse.FromString(body).count
+    execute("PRAGMA max_page_count = 1000000")
+    ring.until(lambda: not ring.state.is_dirty)
+    assert (20,) == execute("SELECT count(*) FROM history").fetchone()
+
+
 def test_a_full_database_refuses_and_raises_the_alarm(ring: Ring) -> None:
     ring.service.applier.quota_bytes = 1
     ring.entry(put(b"a"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from quorate.proto import kv_pb2, rpc_pb2
-from quorate.storage import history, ranges, reads
+from quorate.storage import history, mvcc, ranges, reads
 from quorate.storage.history import History
 from quorate.wire import requests
 from quorate.wire.errors import CallFailed
@@ -258,6 +258,8 @@ def test_the_store_answers_as_its_twin_whatever_happens(small: bool, monkeypatch
         monkeypatch.setattr(ranges, "INLINE_KEYS_MAX", 1)
         monkeypatch.setattr(reads, "SLICE_KEYS", 2)
         monkeypatch.setattr(reads, "FETCH_RECORDS", 2)
+        monkeypatch.setattr(mvcc, "WALK_STEPS", 1)
+        monkeypatch.setattr(mvcc, "NEAREST_RECORDS", 1)
         monkeypatch.setattr(history, "WALKED_KEYS_MAX", 1)
         monkeypatch.setattr(history, "WALKED_RECORDS_MAX", 3)
         monkeypatch.setattr(history, "SCAN_REVISIONS", 3)
