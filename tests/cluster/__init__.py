@@ -1,0 +1,1 @@
+"""Tests on real processes: whole nodes and clusters, started, broken and judged."""
