@@ -49,6 +49,9 @@ class Local:
         return (self.data / "run").resolve() / "supervisor.sock"
 
     def flags(self) -> list[str]:
+        """None for the default node, so that it has etcd's default URLs and with them etcd's default ids."""
+        if self == SINGLE:
+            return []
         urls = [f"--listen-client-urls={self.client_url}", f"--advertise-client-urls={self.client_url}"]
         urls += [f"--listen-peer-urls={self.peer_url}", f"--initial-advertise-peer-urls={self.peer_url}"]
         return [f"--name={self.name}", f"--data-dir={self.data}", *urls]
@@ -56,8 +59,9 @@ class Local:
 
 SINGLE: Final = Local("default", ROOT / "default.etcd", 2379, 2380)
 TRIO: Final = [
-    Local(f"infra{number}", ROOT / "run" / f"infra{number}", 10000 * (number - 1) + 2379, 10000 * (number - 1) + 2380)
-    for number in (1, 2, 3)
+    Local("infra1", ROOT / "run" / "infra1", 2379, 2380),
+    Local("infra2", ROOT / "run" / "infra2", 22379, 22380),
+    Local("infra3", ROOT / "run" / "infra3", 32379, 32380),
 ]
 
 
