@@ -98,7 +98,7 @@ class Streams:
             for n, stream in enumerate(self.all)
         }
         for stream in self.all:
-            stream.send([m for m, _ in zip(pending[stream.fd], range(CREATES_IN_FLIGHT), strict=False)])
+            stream.send([m for _, m in zip(range(CREATES_IN_FLIGHT), pending[stream.fd], strict=False)])
         created = 0
         deadline = time.monotonic() + STALL_S
         while created < len(keys):

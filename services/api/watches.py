@@ -65,7 +65,8 @@ class Owner(Protocol):
 class Interest:
     """What an owner waits for.
 
-    Invariant: the owner was told, or has put aside, every change below `next_revision`.
+    Invariant: the owner was told, or has put aside, every change below `next_revision`; and, while it is live, every
+    change up to the revision of `Watches`.
     """
 
     __slots__ = ("form", "handle", "is_live", "key", "next_revision", "owner", "range_end")
@@ -199,6 +200,7 @@ class Watches:
                 self._reach(revision)
                 if (interest := self._interests.get(handle)) is not None:
                     interest.is_live = True
+                    interest.next_revision = 0
                     interest.owner.told_synced(interest, revision, self._interests.get(peer))
             case Told.BEHIND:
                 _, handle, revision = BEHIND.unpack(body)

@@ -405,6 +405,7 @@ class Hub:
         peer = next((one.handle for one in fan.groups if one.stream is group.stream), NO_GROUP)
         fan.add(group)
         group.state = State.SYNCED
+        group.next_revision = 0
         fan.worker.send(SYNCED.pack(Told.SYNCED, group.handle, self.revision, peer))
 
     def _leave(self, fan: Fan, leaving: tuple[Group, ...]) -> None:

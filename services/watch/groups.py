@@ -85,16 +85,21 @@ class Fan:
     """The synced groups of one worker that wait for one range in one form. A group that is not synced has a fan of
     its own, outside of the ranges that changes are matched with."""
 
-    __slots__ = ("_handles", "events", "form", "groups", "key", "range_end", "worker")
+    __slots__ = ("_groups", "_handles", "events", "form", "key", "range_end", "worker")
 
     def __init__(self, worker: Worker, key: bytes, range_end: bytes, form: int) -> None:
         self.worker = worker
         self.key = key
         self.range_end = range_end
         self.form = form
-        self.groups: tuple[Group, ...] = ()
+        self._groups: tuple[Group, ...] | Group = ()  # most fans have one, which needs no tuple
         self.events: list[Encoded] | None = None  # of the batch that is being matched
         self._handles = b""  # of the groups, packed when first needed
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        groups = self._groups
+        return (groups,) if isinstance(groups, Group) else groups
 
     @property
     def handles(self) -> bytes:
@@ -104,16 +109,17 @@ class Fan:
         return self._handles
 
     def add(self, group: Group) -> None:
-        self.groups = (*self.groups, group)
+        self._groups = (*self.groups, group) if self._groups else group
         self._handles = b""
         group.fan = self
 
     def remove(self, leaving: tuple[Group, ...]) -> None:
         if len(leaving) == 1:
-            self.groups = tuple(group for group in self.groups if group is not leaving[0])
+            staying = tuple(group for group in self.groups if group is not leaving[0])
         else:
             gone = set(leaving)
-            self.groups = tuple(group for group in self.groups if group not in gone)
+            staying = tuple(group for group in self.groups if group not in gone)
+        self._groups = staying[0] if len(staying) == 1 else staying
         self._handles = b""
 
     def wants(self, is_tombstone: int) -> bool:

@@ -28,20 +28,21 @@ def prefix_end(prefix: bytes) -> bytes:
 class Ranges(Generic[Target]):
     """A set of (range, target) pairs that answers which targets' ranges contain a key."""
 
-    __slots__ = ("_keys", "_lengths", "_prefixes", "_tree")
+    __slots__ = ("_keys", "_lengths", "_lone_keys", "_prefixes", "_tree")
 
     def __init__(self) -> None:
         self._keys: dict[bytes, tuple[Target, ...]] = {}
+        self._lone_keys: dict[bytes, Target] = {}  # keys with one target, the most by far: they need no tuple
         self._prefixes: dict[int, dict[bytes, tuple[Target, ...]]] = {}
         self._lengths: tuple[tuple[int, dict[bytes, tuple[Target, ...]]], ...] = ()
         self._tree: _Node[Target] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._keys or self._lengths or self._tree)
+        return bool(self._lone_keys or self._keys or self._lengths or self._tree)
 
     def match(self, key: bytes) -> tuple[Target, ...] | list[Target]:
         """The targets of all ranges that contain `key`."""
-        found = self._keys.get(key, ())
+        found = self._of_key(key)
         if not self._lengths and self._tree is None:
             return found
         several = list(found)
@@ -54,7 +55,7 @@ class Ranges(Generic[Target]):
     def targets(self, key: bytes, range_end: bytes) -> tuple[Target, ...]:
         """The targets of exactly this range."""
         if not range_end:
-            return self._keys.get(key, ())
+            return self._of_key(key)
         prefix = _prefix_of(key, range_end)
         if prefix is not None:
             found = self._prefixes.get(len(prefix), {}).get(prefix)
@@ -65,7 +66,12 @@ class Ranges(Generic[Target]):
     def add(self, key: bytes, range_end: bytes, target: Target) -> None:
         """`range_end` as in etcd: empty for the single key, TO_THE_END, or the first key not in the range."""
         if not range_end:
-            self._keys[key] = (*self._keys.get(key, ()), target)
+            targets = self._of_key(key)
+            if targets:
+                self._keys[key] = (*targets, target)
+                self._lone_keys.pop(key, None)
+            else:
+                self._lone_keys[key] = target
             return
         prefix = _prefix_of(key, range_end)
         if prefix is None or (len(prefix) not in self._prefixes and len(self._prefixes) >= LENGTHS_MAX):
@@ -80,7 +86,10 @@ class Ranges(Generic[Target]):
     def remove(self, key: bytes, range_end: bytes, target: Target) -> None:
         """Take out what was added; the pair must be there."""
         if not range_end:
-            _take_out(self._keys, key, target)
+            if self._lone_keys.get(key) is target:
+                del self._lone_keys[key]
+            else:
+                _take_out(self._keys, key, target)
             return
         prefix = _prefix_of(key, range_end)
         table = None if prefix is None else self._prefixes.get(len(prefix))
@@ -91,6 +100,10 @@ class Ranges(Generic[Target]):
         if not table:
             del self._prefixes[len(prefix)]
             self._lengths = tuple(self._prefixes.items())
+
+    def _of_key(self, key: bytes) -> tuple[Target, ...]:
+        lone = self._lone_keys.get(key)
+        return self._keys.get(key, ()) if lone is None else (lone,)
 
 
 def _prefix_of(key: bytes, range_end: bytes) -> bytes | None:

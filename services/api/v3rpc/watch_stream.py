@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Protocol
 
@@ -27,6 +28,7 @@ from quorate.wire.watching import Form
 
 QUEUE_BYTES_MAX: Final = 1024 * 1024
 WRITE_BYTES_MAX: Final = 256 * 1024  # composed at once: many watchers of a large value are many times its size
+RESTS_KEPT: Final = 4096  # ids are counted from 0 on each stream, so most streams share theirs
 INVALID_WATCH_ID: Final = -1
 FRAGMENT_OVERHEAD_BYTES: Final = 512 * 1024  # etcd's grpcOverheadBytes, on top of max-request-bytes
 
@@ -95,9 +97,10 @@ class Group(Interest):
 
 @dataclass(slots=True)
 class Request:
-    """A request of the client whose turn comes when storage has answered."""
+    """A request of the client whose turn comes when storage has answered. The message is kept as it came, because a
+    parsed one weighs ten times as much and thousands may wait."""
 
-    message: rpc_pb2.WatchRequest
+    message: bytes
     is_answered: bool = False
     refusal: str = ""
     header: bytes = b""
@@ -116,7 +119,7 @@ class Stream:
         self._response_bytes_max = request_bytes_max + FRAGMENT_OVERHEAD_BYTES
         self._watchers: dict[int, Group | None] = {}  # None: compacted, and not cancelled by the client yet
         self._next_id = 0
-        self._groups: dict[Group, None] = {}
+        self._emptied: set[Group] = set()  # groups without watchers that others are to be joined to
         self._behind: set[Group] = set()
         self._lost = 0  # watchers that are None
         self._starts: dict[int, int] = {}  # start revisions that were in the future
@@ -130,20 +133,18 @@ class Stream:
 
     def receive(self, message: bytes) -> None:
         """A message of the client; raises DecodeError for what is none."""
-        request = Request(rpc_pb2.WatchRequest.FromString(message))
-        kind = request.message.WhichOneof("request_union")
+        asked = rpc_pb2.WatchRequest.FromString(message)
+        kind = asked.WhichOneof("request_union")
+        if kind is None:
+            return
+        request = Request(message)
+        self._requests.append(request)
         if kind == "create_request":
-            create = request.message.create_request
-            if not create.key:
-                create.key = b"\0"
-            self._requests.append(request)
-            self._ask(create.key, create.range_end, self._answer_to(request))
+            self._ask(asked.create_request.key or b"\0", asked.create_request.range_end, self._answer_to(request))
         elif kind == "cancel_request":
-            self._requests.append(request)
             self._ask(b"\0", b"", self._answer_to(request))
-        elif kind == "progress_request":
+        else:
             request.is_answered = True
-            self._requests.append(request)
             self._carry_out()
 
     def writable(self) -> None:
@@ -159,7 +160,8 @@ class Stream:
 
     def close(self) -> None:
         """The client is gone, or the call has ended."""
-        self._watches.leave(self, list(self._groups))
+        groups = {group: None for group in self._watchers.values() if group is not None}
+        self._watches.leave(self, [*groups, *self._emptied])
         self._queue.clear()
         self._requests.clear()
 
@@ -184,17 +186,19 @@ class Stream:
         requests = self._requests
         while requests and requests[0].is_answered:
             request = requests.popleft()
-            match request.message.WhichOneof("request_union"):
+            asked = rpc_pb2.WatchRequest.FromString(request.message)
+            match asked.WhichOneof("request_union"):
                 case "create_request":
-                    self._create(request.message.create_request, request.refusal, request.header)
+                    self._create(asked.create_request, request.refusal, request.header)
                 case "cancel_request":
-                    self._cancel(request.message.cancel_request.watch_id, request.header)
+                    self._cancel(asked.cancel_request.watch_id, request.header)
                 case "progress_request":
                     if self._watchers:
                         self._watches.ask_progress(self, by_client=True)
 
     def _create(self, create: rpc_pb2.WatchCreateRequest, refusal: str, header: bytes) -> None:
         revision = rpc_pb2.WatchResponse.FromString(header).header.revision
+        create.key = create.key or b"\0"
         refusal = refusal or self._refusal(create)
         if refusal:
             self._say(
@@ -216,7 +220,6 @@ class Stream:
         group = Group(self, create.key, range_end, form, first_revision)
         group.add(_rest(watch_id))
         self._watchers[watch_id] = group
-        self._groups[group] = None
         self._behind.add(group)
         if create.start_revision > revision:
             self._starts[watch_id] = create.start_revision
@@ -256,10 +259,14 @@ class Stream:
         self._say(header + rpc_pb2.WatchResponse(watch_id=watch_id, canceled=True).SerializeToString())
 
     def _close_if_empty(self, group: Group) -> None:
-        if not group and not group.joins and group in self._groups:
-            del self._groups[group]
-            self._behind.discard(group)
-            self._watches.close([group])
+        if group:
+            return
+        if group.joins:
+            self._emptied.add(group)
+            return
+        self._emptied.discard(group)
+        self._behind.discard(group)
+        self._watches.close([group])
 
     # --- what the watch process tells ------------------------------------------------------------------------
 
@@ -272,7 +279,7 @@ class Stream:
 
     def told_synced(self, interest: Interest, revision: int, peer: Interest | None) -> None:
         assert isinstance(interest, Group)
-        if isinstance(peer, Group) and peer in self._groups:
+        if isinstance(peer, Group):
             peer.joins += 1
             self._watches.join(interest, peer)
         self._in_turn(lambda: self._set_synced(interest))
@@ -324,7 +331,7 @@ class Stream:
 
     def _set_behind(self, group: Group) -> None:
         group.is_synced = False
-        if group in self._groups:
+        if group:
             self._behind.add(group)
 
     def _join(self, group: Group, into: Group, is_joined: bool) -> None:
@@ -333,7 +340,8 @@ class Stream:
             for rest in group.all():
                 into.add(rest)
                 self._watchers[_id_of(rest)] = into
-            self._groups.pop(group, None)
+            group.lone = group.rests = None
+            self._emptied.discard(group)
             self._behind.discard(group)
         self._close_if_empty(into)
 
@@ -341,9 +349,10 @@ class Stream:
         """What the group needs next was compacted. Its watchers stay on the stream, behind for ever, until the client
         cancels them."""
         header = self._watches.header(0)
-        self._groups.pop(group, None)
         self._behind.discard(group)
-        for rest in group.all():
+        rests = group.all()
+        group.lone = group.rests = None
+        for rest in rests:
             watch_id = _id_of(rest)
             self._watchers[watch_id] = None
             self._lost += 1
@@ -362,12 +371,16 @@ class Stream:
             if self._watchers and not self._behind and not self._lost and not self._starts and revision:
                 self._write_alone(header + rpc_pb2.WatchResponse(watch_id=INVALID_WATCH_ID).SerializeToString())
             return
-        for watch_id in self._notified:
-            group = self._watchers[watch_id]
+        quiet = []
+        groups = [(watch_id, self._watchers[watch_id]) for watch_id in self._notified]
+        for watch_id, group in groups:
             if group is not None and group.is_synced and not group.had_events and watch_id not in self._starts:
-                self._write_alone(header + _rest(watch_id))
-        for group in self._groups:
-            group.had_events = False
+                quiet.append(watch_id)
+        for _, group in groups:
+            if group is not None:
+                group.had_events = False
+        for watch_id in quiet:
+            self._write_alone(header + _rest(watch_id))
 
     def _write_events(self, group: Group, response: Response) -> None:
         """Send changes to the watchers that the group has now."""
@@ -408,6 +421,7 @@ class Stream:
         self._write_each(pieces)
 
 
+@lru_cache(RESTS_KEPT)
 def _rest(watch_id: int) -> bytes:
     """A watcher's part of a message: its id."""
     return rpc_pb2.WatchResponse(watch_id=watch_id).SerializeToString()
