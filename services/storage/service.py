@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from quorate.storage.stats import Stats
 
 COMMIT_ROWS: Final = 500  # rows that make a transaction worth its while: one to two milliseconds of writing
+TELL_ENTRIES: Final = 64  # consensus hears of applied entries at least this often, or in the first quiet moment
 COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is replayed after a crash
 QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
@@ -115,6 +116,7 @@ class Service:
         self._published_rows = 0  # of the pending rows, so many were published
         self._watch_needs_previous = False
         self._told = (0, 0)
+        self._is_quiet = False  # the last wait heard nothing
         self._dirty_since = 0.0
         self._commit_again = 0.0  # not before: the disk was full
         self._lease_check = 0.0
@@ -123,10 +125,12 @@ class Service:
         self._proposals = 0
         endpoint.accept(lambda address: bytes if address.part is Part.API else None)
         endpoint.when_opened(self._meet)
+        # The api workers come first: channels are flushed in this order, and clients wait for them. They introduce
+        # themselves, but not again after our restart.
+        for number in range(settings.api_workers):
+            endpoint.connect(Address(Part.API, number))
         self._consensus = endpoint.connect(Address(Part.CONSENSUS), self._hello)
         self._watch = endpoint.connect(Address(Part.WATCH), self._hello_to_watch)
-        for number in range(settings.api_workers):  # they introduce themselves, but not again after our restart
-            endpoint.connect(Address(Part.API, number))
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -167,7 +171,8 @@ class Service:
         self._mind_checkpoint(now)
         if self._advance_background() or batches:
             return
-        if not self._wait(min(wait_ms, self._patience_ms(flushed))) and self._dirty_since:
+        self._is_quiet = not self._wait(min(wait_ms, self._patience_ms(flushed)))
+        if self._is_quiet and self._dirty_since:
             self._maybe_commit()
 
     def close(self) -> None:
@@ -187,7 +192,8 @@ class Service:
     def _patience_ms(self, flushed: bool) -> int:
         if not flushed:
             return RETRY_MS
-        if self._dirty_since or self.state.database.checkpoint_is_running:
+        database = self.state.database
+        if self._dirty_since or database.checkpoint_is_running or database.marks.applied_index != self._told[0]:
             return QUIET_MS
         return IDLE_MS
 
@@ -435,9 +441,12 @@ class Service:
         self._published_rows = len(rows)
 
     def _tell_applied(self) -> None:
+        """Tell consensus how far things are: now and then, as a message of its own costs as much as ten puts."""
         database = self.state.database
         applied = (database.marks.applied_index, database.durable_index)
-        if applied != self._told and self._started:
+        if applied == self._told or not self._started:
+            return
+        if self._is_quiet or applied[0] - self._told[0] >= TELL_ENTRIES or applied[1] != self._told[1]:
             self._told = applied
             self._consensus.send(Kind.APPLIED, APPLIED.pack(*applied))
 
