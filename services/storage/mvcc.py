@@ -34,7 +34,8 @@ from quorate.wire.errors import CallFailed
 from quorate.wire.messages import MAIN_SHIFT
 
 RECENT_BYTES_MAX: Final = 24 * 1024 * 1024  # of KeyValues kept in memory; hot keys are then never read from the file
-RECENT_BYTES_EACH: Final = 250  # what keeping one costs besides its bytes
+RECENT_BYTES_EACH: Final = 150  # what keeping one costs besides its bytes
+FACTS_MAX: Final = 200_000  # keys of each of two generations whose next put reads nothing back, at about 220 bytes each
 FETCH_SINGLY_MAX: Final = 3  # so many records are fetched one by one, more of them in one statement
 REWINDS_MAX: Final = 8  # revisions whose changes since are remembered, for the next page of the same list
 REWIND_KEYS_MAX: Final = 100_000
@@ -78,8 +79,8 @@ class Store:
         self.sub = 0
         self._recent: dict[int, bytes] = {}
         self._recent_old: dict[int, bytes] = {}
-        self._facts: dict[int, Facts] = {}
-        self._facts_old: dict[int, Facts] = {}
+        self._facts: dict[bytes, Facts] = {}  # of the newest record of keys that were written more than once
+        self._facts_old: dict[bytes, Facts] = {}
         self._recent_bytes = 0
         self._rewinds: OrderedDict[int, tuple[dict[bytes, int], int]] = OrderedDict()
 
@@ -94,8 +95,9 @@ class Store:
         index = self.index
         previous = index.newest.get(key, 0)
         if previous and not previous & 1:
-            create_field, version = self._facts.get(previous) or self.facts(previous, len(key))
+            create_field, version = self._facts.get(key) or self.facts(key, previous)
             version += 1
+            self._facts[key] = (create_field, version)
         else:
             create_field = CREATE_TAG + varint(main)
             version = 1
@@ -108,7 +110,6 @@ class Store:
         )
         blob = BLOB_TAG + varint(len(key_value)) + key_value
         self._recent[record] = blob
-        self._facts[record] = (create_field, version)
         size = len(blob)
         self._recent_bytes += size + RECENT_BYTES_EACH
         database = self.database
@@ -125,6 +126,8 @@ class Store:
         index.newest[key] = record
         index.live.remove(key)
         index.dead.add(key)
+        self._facts.pop(key, None)
+        self._facts_old.pop(key, None)
         blob = tombstone_blob(key, self.main)
         self._recent[record] = blob
         self._recent_bytes += len(blob) + RECENT_BYTES_EACH
@@ -150,8 +153,9 @@ class Store:
         """Keep the memory of recent records bounded; only while no row is pending, as those are only here."""
         if self._recent_bytes > RECENT_BYTES_MAX // 2 and not self.database.pending:
             self._recent_old, self._recent = self._recent, {}
-            self._facts_old, self._facts = self._facts, {}
             self._recent_bytes = 0
+        if len(self._facts) > FACTS_MAX:
+            self._facts_old, self._facts = self._facts, {}
 
     # --- records -----------------------------------------------------------------------------------------------------
 
@@ -183,12 +187,12 @@ class Store:
             return [recent.get(record) or older.get(record) or found[record] for record in records]
         return [self.blob(record) for record in records]
 
-    def facts(self, record: int, key_bytes: int) -> Facts:
-        """The facts of a put's record."""
-        facts = self._facts.get(record) or self._facts_old.get(record)
+    def facts(self, key: bytes, record: int) -> Facts:
+        """The facts of a live key, whose newest record this is."""
+        facts = self._facts.get(key)
         if facts is None:
-            facts = self._facts[record] = facts_of(self.blob(record), key_bytes)
-            self._recent_bytes += RECENT_BYTES_EACH
+            facts = self._facts_old.pop(key, None) or facts_of(self.blob(record), len(key))
+            self._facts[key] = facts
         return facts
 
     # --- visibility --------------------------------------------------------------------------------------------------

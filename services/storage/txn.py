@@ -109,9 +109,9 @@ def _holds_for(store: Store, compare: rpc_pb2.Compare, record: int, key: bytes) 
         case Compare.MOD:
             actual = record >> MAIN_SHIFT
         case Compare.VERSION:
-            actual = store.facts(record, len(key))[1]
+            actual = store.facts(key, record)[1]
         case Compare.CREATE:
-            actual = read_varint(store.facts(record, len(key))[0], 1)[0]
+            actual = read_varint(store.facts(key, record)[0], 1)[0]
         case Compare.VALUE:
             actual = parsed(store.blob(record)).value
         case Compare.LEASE:
