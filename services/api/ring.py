@@ -92,6 +92,7 @@ class Ring:
         self._open_handlers: dict[Part, Callable[[bytes], None]] = {}
         self._role_handlers: list[Callable[[Role], None]] = []
         self.role: Role | None = None  # None until consensus has said it
+        self.is_learner = False  # this member does not vote
         self.leader_seen_at = -float("inf")  # when a leader was elected last, as far as this worker heard
         self.consensus = endpoint.connect(Address(Part.CONSENSUS))
         self.storage = endpoint.connect(Address(Part.STORAGE))
@@ -191,11 +192,6 @@ class Ring:
     def has_leader(self) -> bool:
         """A leader is known."""
         return self.role is not None and self.role.leader_id != 0
-
-    @property
-    def is_learner(self) -> bool:
-        """This member does not vote."""
-        return self.role is not None and self.role.is_learner
 
     @property
     def waiting(self) -> int:
@@ -366,6 +362,7 @@ class Ring:
 
     def _on_role(self, body: bytes) -> None:
         before, self.role = self.role, Role.unpack(body)
+        self.is_learner = self.role.is_learner
         leader_id = self.role.leader_id
         if leader_id and (before is None or before.leader_id != leader_id or before.term != self.role.term):
             self.leader_seen_at = self._loop.time()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+import uvloop
 from google.protobuf.message import Message
 
 from quorate.api.asgi import Receive, Scope, Send, respond
@@ -98,7 +99,7 @@ def run(scenario: Callable[[], Coroutine[Any, Any, T]]) -> T:
     async def bounded() -> T:
         return await asyncio.wait_for(scenario(), 2 * TIMEOUT_S)
 
-    return asyncio.run(bounded())
+    return uvloop.run(bounded())
 
 
 def unary(channel: grpc.aio.Channel, method: str, request: Message | bytes, **options: Any) -> Awaitable[bytes]:

@@ -2,12 +2,16 @@
 
 import itertools
 
+import pytest
+from hpack import Decoder, Encoder
+from hpack.exceptions import HPACKError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.api.http2 import frames
 from quorate.api.http2.connection import CALL, CANCELLED, Connection
 from quorate.api.http2.frames import frame
+from quorate.api.http2.heads import HeadDecoder
 from quorate.api.http2.limits import Limits
 from tests.api.http2.peer import PUT, UNARY, WATCH, RawClient, message, request_headers, split_frames
 
@@ -152,3 +156,34 @@ def test_mutated_session_is_survived(changes: list[tuple[int, int]], cut: int, g
         data[position] = value
     del data[cut : cut + gap]
     survives(bytes(data))
+
+
+NAMES = st.sampled_from((b":path", b"user-agent", b"grpc-timeout", b"token", b"x", b"content-type", b"a" * 130))
+VALUES = st.one_of(st.sampled_from((b"", b"trailers", b"application/grpc", b"y" * 200)), st.binary(max_size=20))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(st.tuples(NAMES, VALUES, st.booleans()), max_size=8), max_size=8), st.booleans())
+def test_header_blocks_mean_what_the_hpack_library_reads(
+    lists: list[list[tuple[bytes, bytes, bool]]], huffman: bool
+) -> None:
+    encoder, plain = Encoder(), Decoder()
+    decoder = HeadDecoder(Limits(), UNARY)
+    for fields in lists:
+        block = encoder.encode(fields, huffman=huffman)
+        expected = [(bytes(name), bytes(value)) for name, value in plain.decode(block, raw=True)]
+        assert decoder._fields(block) == expected
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.binary(max_size=30), max_size=5))
+def test_random_blocks_are_read_or_refused_as_the_hpack_library_does(blocks: list[bytes]) -> None:
+    plain, decoder = Decoder(), HeadDecoder(Limits(), UNARY)
+    for block in blocks:
+        try:
+            expected = [(bytes(name), bytes(value)) for name, value in plain.decode(block, raw=True)]
+        except (HPACKError, IndexError):
+            with pytest.raises((HPACKError, IndexError)):
+                decoder._fields(block)
+            return
+        assert decoder._fields(block) == expected
