@@ -436,7 +436,7 @@ class Ring:
     def _timeout_error(self, waiting: Waiting) -> EtcdError:
         """etcd tells calls that began just before a new leader was found from the rest."""
         elected_at = self.leader_seen_at
-        if elected_at - 2 * self.election_timeout_s < waiting.started_at < elected_at:
+        if elected_at - 2 * self.election_timeout_s < waiting.started_at <= elected_at:
             return errors.TIMEOUT_DUE_TO_LEADER_FAIL
         return errors.TIMEOUT
 
