@@ -45,6 +45,7 @@ def main() -> None:
         _prepare_data_directory(config)
         _prepare_run_directory(config)
         _check_ports(config)
+        _check_certificates(config)
     except OperatorError as error:
         logs.named().fatal(str(error))
         sys.stderr.write(f"quorate: {error}\n")
@@ -97,7 +98,7 @@ def _settings(line: flags.CommandLine) -> Config:
     log.info("starting", args=sys.argv, version=release())
     for note in found.notes:
         getattr(log, note.level)(note.message, **note.fields)
-    for warning in validation.warnings(config):
+    for warning in [*validation.warnings(config), *unavailable.idle(config)]:
         log.warn(warning)
     return config
 
@@ -155,6 +156,19 @@ def _check_ports(config: Config) -> None:
                         listener.bind(address)
                 except OSError as error:
                     raise OperatorError(f"cannot listen on {url} ({flag}): {_reason(error)}") from None
+
+
+def _check_certificates(config: Config) -> None:
+    """Find a certificate that cannot be used before a service does."""
+    files = [config.cert_file, config.trusted_ca_file, config.peer_cert_file, config.peer_trusted_ca_file]
+    if not any([*files, config.auto_tls, config.peer_auto_tls, config.cipher_suites]):
+        return
+    from quorate.node import tls  # only now: it takes as long to import as everything else together
+
+    try:
+        tls.check_settings(config)
+    except (ValueError, OSError) as error:
+        raise OperatorError(f"cannot use the TLS settings: {error}") from None
 
 
 def _addresses(url: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:

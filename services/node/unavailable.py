@@ -10,22 +10,10 @@ from typing import Final
 
 from quorate.node.config import FEATURE_GATES, Config, feature_states
 
-TLS: Final = "TLS is not available; use http URLs and a private network"
 DISCOVERY: Final = "discovery is not available; list the members in --initial-cluster"
 TRACING: Final = "distributed tracing is not available"
 
 NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its default
-    **dict.fromkeys(
-        [
-            *(f"{peer}{kind}" for peer in ("", "peer_") for kind in ("cert_file", "key_file", "trusted_ca_file")),
-            *(f"{peer}{kind}" for peer in ("", "peer_") for kind in ("client_cert_file", "client_key_file")),
-            *("client_cert_auth", "client_crl_file", "client_cert_allowed_hostname", "auto_tls"),
-            *("peer_client_cert_auth", "peer_crl_file", "peer_cert_allowed_cn", "peer_cert_allowed_hostname"),
-            *("peer_auto_tls", "peer_skip_client_san_verification", "cipher_suites"),
-            *("tls_min_version", "tls_max_version"),
-        ],
-        TLS,
-    ),
     **dict.fromkeys(
         [
             *("discovery", "discovery_proxy", "discovery_srv", "discovery_srv_name"),
@@ -34,7 +22,6 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
         ],
         DISCOVERY,
     ),
-    "listen_client_http_urls": "separate HTTP listeners are not available; gRPC and HTTP share --listen-client-urls",
     "listen_metrics_urls": "separate metrics listeners are not available; /metrics is on --listen-client-urls",
     "auth_token": "authentication is not available, so --auth-token can only be simple",
     "auto_compaction_retention": "automatic compaction is not available; compact with etcdctl",
@@ -51,12 +38,10 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
 }
 
 
-def _secure_urls(config: Config) -> str | None:
+def _unix_sockets(config: Config) -> str | None:
     urls = [*config.listen_peer_urls, *config.listen_client_urls, *config.initial_advertise_peer_urls]
     for url in urls:
-        if url.startswith(("https:", "unixs:")):
-            return f"{url}: {TLS}"
-        if url.startswith("unix:"):
+        if url.startswith("unix"):
             return f"{url}: listening on Unix sockets is not available"
     return None
 
@@ -67,12 +52,6 @@ def _feature_gates(config: Config) -> str | None:
     return f"feature gate {changed[0]} is not available" if changed else None
 
 
-def _joining(config: Config) -> str | None:
-    if config.initial_cluster_state == "existing":
-        return "joining a running cluster is not available; start all members with --initial-cluster-state new"
-    return None
-
-
 def _log_streams(config: Config) -> str | None:
     if "stdout" in config.log_outputs and {"stderr", "default"} & set(config.log_outputs):
         return "--log-outputs cannot name stdout and stderr together"
@@ -81,7 +60,45 @@ def _log_streams(config: Config) -> str | None:
     return None
 
 
-CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (_secure_urls, _feature_gates, _joining, _log_streams)
+WITHOUT_EFFECT: Final = {  # attribute -> why another value than the default changes nothing
+    "snapshot_count": "the log is cut by what storage has made durable",
+    "max_snapshots": "there is one database file and no snapshot files beside it",
+    "max_wals": "log files are dropped as soon as nobody needs them",
+    "backend_bbolt_freelist_type": "the database is SQLite",
+    "socket_reuse_address": "it is always set",
+    "warning_apply_duration": "slow applies are not logged one by one; see the apply histogram in /metrics",
+    "warning_unary_request_duration": "slow requests are not logged one by one; see the histograms in /metrics",
+    "downgrade_check_time": "a cluster cannot be downgraded",
+    "auto_compaction_mode": "there is no automatic compaction",
+    "compact_hash_check_time": "there is no periodic check of hashes",
+    "bcrypt_cost": "there is no authentication",
+    "v2_deprecation": "there is no v2 store",
+    "logger": "zap's JSON lines are the only ones",
+    **dict.fromkeys(
+        [
+            *("discovery_fallback", "discovery_dial_timeout", "discovery_request_timeout"),
+            *("discovery_keepalive_time", "discovery_keepalive_timeout"),
+            *("discovery_insecure_transport", "discovery_insecure_skip_tls_verify"),
+        ],
+        "there is no discovery",
+    ),
+}
+
+
+def idle(config: Config) -> list[str]:
+    """A sentence for each setting that was changed and has no effect."""
+    return [
+        f"--{attribute.replace('_', '-')} has no effect: {reason}"
+        for attribute, reason in WITHOUT_EFFECT.items()
+        if getattr(config, attribute) != Config.model_fields[attribute].default
+    ]
+
+
+def _histograms(config: Config) -> str | None:
+    return "--metrics extensive is not available" if config.metrics == "extensive" else None
+
+
+CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (_unix_sockets, _histograms, _feature_gates, _log_streams)
 
 
 def refusal(config: Config) -> str | None:

@@ -216,6 +216,12 @@ def test_data_directory_that_cannot_be_made_is_named(start: Start, tmp_path: Pat
     assert node.text[-1] == f"quorate: cannot write to {tmp_path}/file/data (--data-dir): not a directory\n"
 
 
+def test_certificate_that_cannot_be_read_is_named(start: Start, tmp_path: Path) -> None:
+    node = start(f"--cert-file={tmp_path}/none.pem", f"--key-file={tmp_path}/none-key.pem")
+    assert node.end() == 1
+    assert node.text[-1].startswith("quorate: cannot use the TLS settings: ")
+
+
 def test_run_directory_open_to_others_is_refused(start: Start, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o755)
     node = start(f"--run-dir={tmp_path}/run")
@@ -235,7 +241,7 @@ def test_unknown_flag_prints_the_usage_and_exits_with_2(start: Start) -> None:
     [
         (["member"], {}, "failed to verify flags", '"member" is not a valid flag'),
         (["--election-timeout=1"], {}, "failed to verify flags", "should be at least as 5 times"),
-        (["--auto-tls"], {}, "failed to verify flags", "TLS is not available"),
+        (["--discovery-srv=x"], {}, "failed to verify flags", "discovery is not available"),
         ([], {"ETCD_DATA_DIR": "x"}, "conflicting environment variable is shadowed", ""),
     ],
 )

@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - the texts stay whole so that they can be compared and searched
 """Settings that make no sense together, and settings that ask for what is not there."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,10 +117,9 @@ def test_each_setting_without_its_feature_is_refused_by_name(attribute: str) -> 
 @pytest.mark.parametrize(
     "values",
     [
-        {"listen_peer_urls": ["https://127.0.0.1:1"]},
         {"listen_client_urls": ["unix://x:1"]},
         {"feature_gates": "InitialCorruptCheck=true"},
-        {"initial_cluster_state": "existing"},
+        {"metrics": "extensive"},
         {"log_outputs": ["stdout", "stderr"]},
     ],
 )
@@ -129,3 +130,27 @@ def test_values_without_their_feature_are_refused(values: dict[str, Any]) -> Non
 def test_unusual_sizes_are_warned_about() -> None:
     config = Config(name="a", max_request_bytes=11 * 1024 * 1024, quota_backend_bytes=9 * 1024**3)
     assert len(validation.warnings(config)) == 2
+
+
+SERVICES = Path(unavailable.__file__).parent.parent
+READERS = [
+    *(path for service in ("api", "consensus", "storage", "watch") for path in (SERVICES / service).rglob("*.py")),
+    *(SERVICES / "node" / name for name in ("config.py", "lifecycle.py", "logs.py", "supervise.py", "tls.py")),
+]
+
+
+@pytest.mark.parametrize("attribute", list(Config.model_fields))
+def test_each_setting_is_read_or_refused_or_said_to_have_no_effect(attribute: str) -> None:
+    if attribute in unavailable.NOT_AVAILABLE or attribute in unavailable.WITHOUT_EFFECT:
+        return
+    if attribute in ("api_workers", "metrics"):  # read by the launcher; refused by value
+        return
+    pattern = re.compile(rf"\.{attribute}\b")
+    assert any(pattern.search(path.read_text()) for path in READERS)
+
+
+def test_changed_setting_without_effect_is_named_with_its_reason() -> None:
+    assert unavailable.idle(Config()) == []
+    assert unavailable.idle(Config(max_wals=3)) == [
+        "--max-wals has no effect: log files are dropped as soon as nobody needs them"
+    ]
