@@ -8,6 +8,7 @@ import os
 import random
 import ssl
 import time
+from functools import partial
 from typing import Any, Final
 
 from quorate.consensus import bootstrap
@@ -24,6 +25,7 @@ from quorate.consensus.wal import SEGMENT_BYTES
 from quorate.node import lifecycle, logs, tls
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
+from quorate.node.tls import TlsFiles
 from quorate.wire.messages import Part
 from quorate.wire.sockets import Address, Endpoint
 
@@ -37,7 +39,8 @@ async def main(config: Config) -> None:
     """The life of the process."""
     loop = asyncio.get_running_loop()
     stop = lifecycle.stop_event()
-    server_context, client_context = peer_contexts(config)
+    files = tls.peer_side(config)
+    server_context, client_context = peer_contexts(files)
     segment_bytes = int(os.environ.get(SEGMENT_VARIABLE, SEGMENT_BYTES))
     listeners = [
         (one, is_encrypted(url, server_context))
@@ -58,13 +61,14 @@ async def main(config: Config) -> None:
         silence_ms=max(config.raft_read_timeout, config.raft_write_timeout),
         server_context=server_context,
         client_context=client_context,
+        judge=partial(tls.check_peer, files),
     )
     snapshots = Snapshots(loop, driver, settings, snapshots_path)
     removed = asyncio.Event()
     peers = Peers(loop, settings, driver.membership, driver.hear, removed.set, snapshots.receive)
     driver.network, driver.courier = peers, snapshots
     driver.on_stats = Stats(driver, peers, snapshots).render
-    driver.on_membership = lambda: removed.set() if driver.member_id in driver.membership.removed else None
+    driver.on_removed = removed.set
     peers.start(listeners)
     driver.start(config.api_workers, hasten=start.is_new or config.initial_election_tick_advance)
     try:
@@ -125,9 +129,8 @@ def is_encrypted(url: str, context: ssl.SSLContext | None) -> bool:
     return True
 
 
-def peer_contexts(config: Config) -> tuple[ssl.SSLContext | None, Contexts | None]:
+def peer_contexts(files: TlsFiles) -> tuple[ssl.SSLContext | None, Contexts | None]:
     """TLS for the peer port and for dialling, where the urls ask for it."""
-    files = tls.peer_side(config)
     if not files.enabled:
         return None, None
     try:

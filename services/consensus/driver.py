@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 from quorate.consensus.frames import Call, CallReply, PeerMessage
 from quorate.consensus.membership import Membership, Meta
 from quorate.consensus.meta import MetaFiles
+from quorate.consensus.neighbours import Network, SnapshotCourier, Times
 from quorate.consensus.proposals import Proposals
 from quorate.consensus.raft.core import RaftCore
 from quorate.consensus.raft.messages import (
@@ -27,7 +27,6 @@ from quorate.consensus.raft.messages import (
     Append,
     Entry,
     EntryKind,
-    HardState,
     InstallSnapshot,
     Message,
     Ready,
@@ -35,6 +34,7 @@ from quorate.consensus.raft.messages import (
 )
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.reads import Reads
+from quorate.consensus.retention import Retention
 from quorate.consensus.wal import Wal
 from quorate.node import logs
 from quorate.node.lifecycle import OperatorError
@@ -46,9 +46,6 @@ log = logs.named("raft")
 
 FRAMES_MAX: Final = 64  # taken in one turn
 FLUSH_RETRY_S: Final = 0.001
-CACHE_BYTES_MAX: Final = 32 * 1024 * 1024  # entries kept in memory for followers and storage
-LOG_BYTES_KEPT: Final = 64 * 1024 * 1024  # behind what storage has, for slow followers
-LOG_BYTES_MAX: Final = 512 * 1024 * 1024  # a live follower may hold back as much; then it gets a snapshot
 
 # The numbers in the log begin with 1 (0 is no kind); between the processes they begin with 0.
 _WIRE_KINDS: Final = {
@@ -58,49 +55,6 @@ _WIRE_KINDS: Final = {
     EntryKind.ATTR: messages.EntryKind.ATTRIBUTES,
 }
 _KIND_OF: Final = {int(kind): int(wire) for kind, wire in _WIRE_KINDS.items()}
-
-
-class Network(Protocol):
-    """What the driver needs of the other members; `peers.Peers` in production."""
-
-    has_leader: bool
-
-    def send(self, message: PeerMessage) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def update(self, membership: Membership) -> None: ...
-
-    def active_since(self, number: int) -> float | None: ...
-
-
-class SnapshotCourier(Protocol):
-    """Takes images of storage to members that fell behind; `snapshots.Snapshots` in production."""
-
-    def send(self, number: int) -> None: ...
-
-    def image_taken(self, index: int, term: int, path: str) -> None: ...
-
-    def install_path(self, index: int) -> str | None: ...
-
-    def installed(self, index: int) -> None: ...
-
-    def held_index(self) -> int | None: ...
-
-    def look(self, now: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """The settings that are times."""
-
-    tick_s: float
-    election_s: float
-
-    @property
-    def request_s(self) -> float:
-        """How long etcd lets a request wait: 5 s and two elections."""
-        return 5.0 + 2 * self.election_s
 
 
 class Driver:
@@ -130,7 +84,6 @@ class Driver:
         self.proposals = Proposals(times.request_s)
         self.reads = Reads(times.request_s)
         self.leader_changes = 0
-        self.heartbeat_failures = 0
         self.slow_ticks = 0
         self.failure: asyncio.Future[None] = loop.create_future()
         self.membership_index = meta.membership.index  # of the last entry that changed it
@@ -140,15 +93,13 @@ class Driver:
         self.applied_index = 0
         self.role_changed = asyncio.Event()
         self.on_membership: Callable[[], None] = lambda: None
+        self.on_removed: Callable[[], None] = lambda: None
         self.on_call: Callable[[Channel, bytes], None] = lambda _channel, _body: None
         self.on_peer_call: Callable[[Call | CallReply], None] = lambda _call: None
         self.on_stats: Callable[[], bytes] = bytes
         self.on_tick: Callable[[float], None] = lambda _now: None
         self._loop = loop
         self._endpoint = endpoint
-        self._meta = meta
-        self._meta_files = meta_files
-        self._catchup_entries = catchup_entries
         self._hard_state = wal.hard_state
         self._storage = endpoint.connect(Address(Part.STORAGE))
         self._streaming = False  # storage is told entries
@@ -158,8 +109,8 @@ class Driver:
         self._has_room = True
         self._role = self._role_now()
         self._next_tick = 0.0
-        self._written: deque[tuple[int, int]] = deque()  # (last index, bytes written so far), a point a tick
-        self._compacted_at = 0.0
+        self._overloaded = False
+        self._retention = Retention(core, wal, meta, meta_files, catchup_entries, lambda: self.courier.held_index())
 
     # --- life ---
 
@@ -219,9 +170,6 @@ class Driver:
             return
         if more:
             self.schedule()
-        elif not self._endpoint.flush() and not self._turn_due:
-            self._turn_due = True
-            self._loop.call_later(FLUSH_RETRY_S, self.turn)
 
     def _receive(self) -> bool:
         """Takes one turn's input; True if there may be more."""
@@ -245,18 +193,20 @@ class Driver:
 
     def _work(self) -> None:
         core = self.core
-        if self._has_room:
+        if self._has_room and not self._overloaded:
             is_remote = core.role is not RaftRole.LEADER
             self.proposals.propose_open(self._propose, is_remote)
         else:
-            self.proposals.refuse_open(errors.NO_SPACE)
+            self.proposals.refuse_open(errors.TOO_MANY_REQUESTS if self._has_room else errors.NO_SPACE)
         self.reads.ask(core.read_index)
         while (ready := core.ready()) is not None:
             self._fulfil(ready)
         self.reads.release(self.handed_index, self._storage, self._streaming)
         self._tell_role()
-        self._endpoint.flush()
         self.network.flush()
+        if not self._endpoint.flush() and not self._turn_due:
+            self._turn_due = True
+            self._loop.call_later(FLUSH_RETRY_S, self.turn)
 
     def _propose(self, payload: bytes, ref: int) -> Refusal | None:
         return self.core.propose(payload, ref=ref)
@@ -378,14 +328,15 @@ class Driver:
             self.seen_index = entries[-1].index
 
     def _reinstall(self, start: int) -> None:
-        path = self.courier.install_path(self._meta.snapshot_index)
-        if path is None or start >= self._meta.snapshot_index:
+        meta = self._retention.meta
+        path = self.courier.install_path(meta.snapshot_index)
+        if path is None or start >= meta.snapshot_index:
             first = self.core.first_index
             raise OperatorError(
                 f"the database is at log index {start} and the log begins at {first}: it was replaced or lost; "
                 "remove this member and add it again"
             )
-        self._install(self._meta.snapshot_index, self._meta.snapshot_term, path)
+        self._install(meta.snapshot_index, meta.snapshot_term, path)
 
     def _install(self, index: int, term: int, path: str) -> None:
         """Storage gets the snapshot's file; its next hello shows that it has it."""
@@ -416,10 +367,8 @@ class Driver:
         snapshot = ready.snapshot
         assert snapshot is not None
         membership = replace(self._arriving, index=snapshot.index)
-        self._meta = Meta(self.member_id, membership, snapshot.index, snapshot.term)
-        self._meta_files.write(self._meta)
+        self._retention.restart_at(snapshot, membership)
         self.wal.reset(snapshot.index, snapshot.term, self._hard_state)
-        self._written.clear()
         self.seen_index = self.membership_index = snapshot.index
         self.membership = membership
         self._changed()
@@ -442,6 +391,8 @@ class Driver:
     def _changed(self) -> None:
         self.network.update(self.membership)
         self.on_membership()
+        if self.member_id in self.membership.removed:
+            self.on_removed()
 
     def _meet_newcomers(self, entries: Sequence[Entry]) -> None:
         """A new member has to be reached before its entry is committed: it may be needed for the quorum."""
@@ -476,43 +427,13 @@ class Driver:
         self.reads.expire(now)
         if self.core.leader_id != NOBODY:
             self.proposals.propose_held(self._propose, self.core.role is not RaftRole.LEADER)
-        self._trim_cache()
-        if now - self._compacted_at >= 1.0:
-            self._compacted_at = now
-            self._compact_log()
+        self._retention.trim_cache()
+        self._overloaded = self._retention.lags(self.applied_index)
+        if self._streaming:
+            durable = min(self.durable_index, self.applied_index)
+            self._retention.drop_segments(now, durable, self.membership, self.seen_index)
         self.courier.look(now)
         self.on_tick(now)
-
-    def _trim_cache(self) -> None:
-        written = self._written
-        total = self.wal.written_bytes
-        if not written or written[-1][1] != total:
-            written.append((self.core.stable_index, total))
-        while len(written) > 1 and total - written[1][1] > CACHE_BYTES_MAX // 2:
-            written.popleft()
-        if total - written[0][1] > CACHE_BYTES_MAX // 2:
-            self.core.compact(written[0][0])
-
-    def _compact_log(self) -> None:
-        """Drops the part of the log that neither storage nor a live follower needs."""
-        floor = min(self.durable_index, self.applied_index, self.seen_index)
-        if not self._streaming or floor <= 0:
-            return
-        index = max(floor - self._catchup_entries, self.wal.index_behind(floor, LOG_BYTES_KEPT))
-        if self.wal.bytes < LOG_BYTES_MAX:
-            for progress in self.core.progress().values():
-                if progress.is_active:
-                    index = min(index, progress.match_index)
-        held = self.courier.held_index()
-        if held is not None:
-            index = min(index, held)
-        if not self.wal.can_drop(index):
-            return
-        membership = replace(self.membership, index=self.seen_index)
-        self._meta = replace(self._meta, membership=membership)
-        self._meta_files.write(self._meta)
-        self.core.compact(index)
-        self.wal.compact(index)
 
     # --- who leads ---
 
@@ -563,9 +484,3 @@ class Driver:
 
 class LogFailed(Exception):  # noqa: N818 - it states a condition
     """The disk failed: the log is not used again, and only a new process can tell what it holds."""
-
-
-def member_hard_state(wal: Wal) -> HardState:
-    """What the core starts with: the commit hint never beyond the log."""
-    state = wal.hard_state
-    return state._replace(commit=min(max(state.commit, wal.first_index() - 1), wal.last_index))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
 from quorate.consensus.bootstrap import Start
 from quorate.consensus.calls import Calls, Rules
-from quorate.consensus.driver import Driver, Times
+from quorate.consensus.driver import Driver
 from quorate.consensus.membership import Membership
+from quorate.consensus.neighbours import Times
 from quorate.consensus.publisher import Publisher
 from quorate.consensus.raft.core import RaftCore
 from quorate.consensus.raft.messages import Entry, EntryKind, HardState, RaftConfig
@@ -87,4 +89,5 @@ def assemble(config: Config, start: Start, endpoint: Endpoint, rng: random.Rando
     driver.on_call = calls.take
     driver.on_peer_call = calls.take_peer
     driver.on_tick = look
+    driver.on_membership = lambda: look(time.monotonic())
     return Node(driver, calls, publisher)

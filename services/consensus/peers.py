@@ -8,11 +8,12 @@ heartbeat. Snapshots have connections of their own (`snapshots`). What cannot be
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -32,6 +33,7 @@ from quorate.consensus.handshake import (
 from quorate.consensus.membership import Membership
 from quorate.consensus.raft.messages import Append, Forward
 from quorate.node import logs
+from quorate.node.tls import PeerRefused
 
 log = logs.named("peers")
 
@@ -42,7 +44,7 @@ URGENT_BUFFER_BYTES_MAX: Final = 1024 * 1024
 BULK_BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # Raft's window per follower is far below; forwarded proposals are not
 RETRY_S: Final = 0.1
 RETRY_S_MAX: Final = 1.0
-HANDSHAKES_MAX: Final = 16  # at once, in either direction
+HANDSHAKES_MAX: Final = 16  # of others with us, at once; snapshots that arrive count
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 
 _BULKY = (Append, Forward, Call, CallReply)
@@ -60,6 +62,7 @@ class PeerSettings:
     silence_ms: int  # after which a connection is given up
     server_context: ssl.SSLContext | None = None
     client_context: Contexts | None = None
+    judge: Callable[[ssl.SSLSocket, str], object] = lambda _connection, _address: None  # PeerRefused if not
 
 
 @dataclass(slots=True)
@@ -108,7 +111,7 @@ class Peers:
     ) -> None:
         self.peers: dict[int, Peer] = {}
         self.has_leader = False
-        self.threads = ThreadPoolExecutor(HANDSHAKES_MAX, thread_name_prefix="handshake")
+        self._answering = threading.BoundedSemaphore(HANDSHAKES_MAX)
         self._loop = loop
         self._settings = settings
         self._membership = membership
@@ -189,7 +192,6 @@ class Peers:
         self.peers.clear()
         for incoming in list(self._incoming.values()):
             incoming.close()
-        self.threads.shutdown(wait=False, cancel_futures=True)
 
     # --- dialling ---
 
@@ -201,31 +203,33 @@ class Peers:
         settings = self._settings
         hello = Hello(link.kind, self._membership.cluster_id, settings.member_id, peer.id)
         url = peer.urls[peer.next_url % len(peer.urls)]
-        future = self._loop.run_in_executor(
-            self.threads, dial, url, hello, settings.client_context, settings.dial_timeout_s
-        )
-        future.add_done_callback(partial(self._dialled, peer, link, url))
+        arguments = (peer, link, url, hello)
+        threading.Thread(target=self._dial_in_thread, args=arguments, name="dial", daemon=True).start()
 
-    def _dialled(self, peer: Peer, link: Link, url: str, future: asyncio.Future[socket.socket]) -> None:
+    def _dial_in_thread(self, peer: Peer, link: Link, url: str, hello: Hello) -> None:
+        outcome: socket.socket | Exception
+        try:
+            outcome = dial(url, hello, self._settings.client_context, self._settings.dial_timeout_s)
+        except (OSError, ValueError, BadRequest, Refused) as error:
+            outcome = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._dialled, peer, link, url, outcome)
+
+    def _dialled(self, peer: Peer, link: Link, url: str, outcome: socket.socket | Exception) -> None:
         link.dialling = False
-        if future.cancelled():
-            return
         gone = self._closed or self.peers.get(peer.id) is not peer
-        error = future.exception()
-        if error is None:
+        if isinstance(outcome, socket.socket):
             if gone:
-                future.result().close()
+                outcome.close()
             else:
-                self._connected(peer, link, future.result())
+                self._connected(peer, link, outcome)
             return
         if gone:
             return
-        if not isinstance(error, (OSError, BadRequest, Refused)):
-            raise error
-        if isinstance(error, Refused) and error.status is HTTPStatus.GONE:
+        if isinstance(outcome, Refused) and outcome.status is HTTPStatus.GONE:
             self._on_removed()
-        if link.retry_s == RETRY_S or isinstance(error, Refused):
-            log.warn("failed to dial peer", remote_peer_id=f"{peer.id:x}", url=url, error=str(error))
+        if link.retry_s == RETRY_S or isinstance(outcome, Refused):
+            log.warn("failed to dial peer", remote_peer_id=f"{peer.id:x}", url=url, error=str(outcome))
         peer.next_url += 1
         self._retry(peer, link)
 
@@ -271,15 +275,22 @@ class Peers:
             except OSError as error:  # out of descriptors, for example: the peer dials again
                 log.warn("failed to accept a peer", error=str(error))
                 return
-            self.threads.submit(self._greet, connection, is_encrypted)
+            if not self._answering.acquire(blocking=False):
+                connection.close()  # the peer dials again
+                continue
+            threading.Thread(target=self._greet, args=(connection, is_encrypted), name="answer", daemon=True).start()
 
     def _greet(self, connection: socket.socket, is_encrypted: bool) -> None:
         """In a thread: reads the request, answers it, and hands a stream to the loop."""
+        address = ""
         try:
             connection.settimeout(HANDSHAKE_TIMEOUT_S)
             if is_encrypted:
                 assert self._settings.server_context is not None
-                connection = self._settings.server_context.wrap_socket(connection, server_side=True)
+                address = str(connection.getpeername()[0])
+                encrypted = self._settings.server_context.wrap_socket(connection, server_side=True)
+                connection = encrypted
+                self._settings.judge(encrypted, address)
             request = parse_request(read_head(connection, time.monotonic() + HANDSHAKE_TIMEOUT_S))
             hello = parse_hello(request)
             membership = self._membership
@@ -302,6 +313,11 @@ class Peers:
         except (OSError, BadRequest, RuntimeError) as error:  # RuntimeError: the loop has ended meanwhile
             connection.close()
             log.debug("a connection to the peer port failed", error=str(error))
+        except PeerRefused as refused:
+            connection.close()
+            log.warn("rejected connection on peer endpoint", remote_addr=address, error=str(refused))
+        finally:
+            self._answering.release()
 
     def _welcome(self, connection: socket.socket, hello: Hello) -> None:
         if self._closed:

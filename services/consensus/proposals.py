@@ -17,7 +17,7 @@ from quorate.wire.messages import CHUNK, CHUNK_BYTES_MAX, COMMANDS_MAX, REFUSE, 
 from quorate.wire.sockets import Channel
 
 HELD_BYTES_MAX: Final = 64 * 1024 * 1024
-FORWARDED_MAX: Final = 10_000  # forwarded entries remembered at once
+FORWARDED_BYTES_MAX: Final = 16 * 1024 * 1024  # a leader's refusal comes within a round trip; older ones are let go
 
 # Proposes an entry under a reference: None if it is on its way.
 Propose = Callable[[bytes, int], Refusal | None]
@@ -44,7 +44,8 @@ class Proposals:
         self._held: deque[Waiting] = deque()
         self._held_bytes = 0
         self._ref = 0
-        self._forwarded: dict[int, list[Waiting]] = {}
+        self._forwarded: dict[int, list[Waiting]] = {}  # by reference, oldest first
+        self._forwarded_bytes = 0
 
     @property
     def waiting(self) -> int:
@@ -76,7 +77,7 @@ class Proposals:
 
     def refused(self, ref: int, refusal: Refusal) -> None:
         """The leader did not take the entry forwarded under `ref`."""
-        for waiting in self._forwarded.pop(ref, ()):
+        for waiting in self._forget(ref):
             self._turn_down(waiting, refusal)
 
     def expire(self, now: float) -> None:
@@ -88,7 +89,7 @@ class Proposals:
         for ref in list(self._forwarded):
             if self._forwarded[ref][0].deadline >= now:
                 break
-            del self._forwarded[ref]
+            self._forget(ref)
 
     def refuse_open(self, error: EtcdError) -> None:
         """Refuses what came in since the last time."""
@@ -123,8 +124,16 @@ class Proposals:
                 self._turn_down(waiting, refusal)
             return
         self.proposed += 1
-        if remember and len(self._forwarded) < FORWARDED_MAX:
+        if remember:
             self._forwarded[self._ref] = chunks
+            self._forwarded_bytes += len(payload)
+            while self._forwarded_bytes > FORWARDED_BYTES_MAX:
+                self._forget(next(iter(self._forwarded)))
+
+    def _forget(self, ref: int) -> list[Waiting]:
+        chunks = self._forwarded.pop(ref, [])
+        self._forwarded_bytes -= sum([len(waiting.body) for waiting in chunks])
+        return chunks
 
     def _turn_down(self, waiting: Waiting, refusal: Refusal) -> None:
         if refusal in _WAITS:

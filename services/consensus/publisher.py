@@ -34,23 +34,24 @@ class Publisher:
         driver = self._driver
         core = driver.core
         membership = driver.membership
-        if core.leader_id == NOBODY or (now < self._next_try and core.leader_id == self._leader_id):
-            return
-        self._leader_id = core.leader_id
-        self._next_try = now + RETRY_S
         own = membership.members.get(driver.member_id)
-        if own is None:
+        if core.leader_id == NOBODY or own is None:
             return
-        if (own.name, own.client_urls) != (self._name, self._client_urls):
-            core.propose(pack_attributes(own.id, self._name, self._client_urls), kind=EntryKind.ATTR)
-            driver.schedule()
-        elif not self._published:
+        is_published = (own.name, own.client_urls) == (self._name, self._client_urls)
+        if is_published and not self._published:
             self._published = True
             log.info(
                 "published local member to cluster through raft",
                 local_member_id=f"{own.id:x}",
                 cluster_id=f"{membership.cluster_id:x}",
             )
+        if now < self._next_try and core.leader_id == self._leader_id:
+            return
+        self._leader_id = core.leader_id
+        self._next_try = now + RETRY_S
+        if not is_published:
+            core.propose(pack_attributes(own.id, self._name, self._client_urls), kind=EntryKind.ATTR)
+            driver.schedule()
         if core.role is RaftRole.LEADER and membership.cluster_version != CLUSTER_VERSION:
             core.propose(pack_cluster_version(CLUSTER_VERSION), kind=EntryKind.ATTR)
             driver.schedule()

@@ -346,12 +346,13 @@ class RaftCore:
         return InstallSnapshot(self._state.id, to_id, self._state.term, snapshot)
 
     def compact(self, index: int) -> None:
-        """Drops entries up to `index` from memory, as far as they are durable and applied.
+        """Drops entries up to `index` from memory, as far as they are durable and committed.
 
-        Without a storage they are gone for followers too.
+        Without a storage that reads them back they are gone for followers too, so then applied ones only.
         """
         state = self._state
-        index = min(index, state.applied_index, state.durability.stable_index)
+        settled = state.commit_index if state.log.has_storage else state.applied_index
+        index = min(index, settled, state.durability.stable_index)
         state.log.compact(index)
         state.confs.compact(index)
 

@@ -61,6 +61,11 @@ class RaftLog:
         self.last_term = self._entries[-1].term if self._entries else base_term
         assert not self._entries or self._entries[0].index == base_index + 1
 
+    @property
+    def has_storage(self) -> bool:
+        """Entries that left the memory can be read back."""
+        return self._storage is not None
+
     def first_index(self) -> int:
         """Index of the oldest entry that can still be sent to a follower."""
         if self._storage is None:
