@@ -14,6 +14,7 @@ from typing import Final
 
 from quorate.storage.buckets import Buckets
 from quorate.storage.mvcc import Store
+from quorate.storage.schema import PAGE_BYTES
 from quorate.wire.messages import MAIN_SHIFT, main_revision
 
 SLICE_RECORDS: Final = 400  # one to two milliseconds of deleting
@@ -76,6 +77,7 @@ class Compaction:
                     gone.append(key)
         if doomed:
             database.run_many(_DELETE, doomed)
+            database.note_written(len(doomed) * PAGE_BYTES // 4)  # neighbours share a page
             self.records_dropped += len(doomed)
         store.index.forget(gone)
         if len(rows) < records_max:

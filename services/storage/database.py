@@ -14,9 +14,8 @@ whole WAL and the next transaction starts the WAL from its beginning: it stays s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +26,7 @@ from quorate.storage.buckets import Buckets
 
 Row = tuple[int, int, bytes, bytes]  # record id, record id of the key's previous record or 0, key, blob
 ROW_BYTES: Final = 160  # of a pending row besides its key and blob
+TRANSACTION_BYTES: Final = 4 * schema.PAGE_BYTES  # in the WAL besides its rows: pages that are written again
 CHECKPOINT_WAL_BYTES: Final = 16 * 1024 * 1024  # above this a checkpoint is due: tens of milliseconds of writing
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # above this the loop waits for a running checkpoint
 
@@ -72,7 +72,6 @@ class Database:
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
         self._checkpoint: Future[None] | None = None
         self._checkpoint_index = 0
-        self._wal_path = Path(f"{path}-wal")
         self._wal_bytes = 0
         self.size_bytes = 0
         self.size_in_use_bytes = 0
@@ -106,7 +105,7 @@ class Database:
     def commit(self) -> None:
         """Write everything up to the applied index as one transaction.
 
-        DiskFull when there is no room: everything is still pending then, except what `run` and `run_many` did.
+        DiskFull when there is no room: everything is still pending then, except what `run_many` did.
         """
         started = perf_counter()
         try:
@@ -137,6 +136,7 @@ class Database:
         self.connection.execute("COMMIT")
         self._in_transaction = False
         self._written = marks
+        self._wal_bytes += self.pending_bytes + TRANSACTION_BYTES
         return True
 
     def _take_back(self) -> None:
@@ -145,11 +145,6 @@ class Database:
         self._in_transaction = False
         self._inserted = 0
         self.marks.finished_compact_revision = self._written[4]
-
-    def run(self, statement: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        """Execute a statement inside the next transaction, at once."""
-        self._begin()
-        return self.connection.execute(statement, parameters)
 
     def run_many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Execute a statement for every row inside the next transaction, at once."""
@@ -177,19 +172,23 @@ class Database:
         (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
         self.size_bytes = pages * schema.PAGE_BYTES
         self.size_in_use_bytes = (pages - free) * schema.PAGE_BYTES
-        self._wal_bytes = self._wal_path.stat().st_size if self._wal_path.exists() else 0
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     @property
     def checkpoint_is_due(self) -> bool:
-        """Whether the WAL has grown to where it should be taken into the database."""
+        """Whether the WAL holds so much that it should be taken into the database."""
         return self._checkpoint is None and self._wal_bytes > CHECKPOINT_WAL_BYTES
+
+    def note_written(self, size: int) -> None:
+        """Count what a transaction adds to the WAL; its file cannot tell, as it keeps its size when begun anew."""
+        self._wal_bytes += size
 
     def start_checkpoint(self) -> None:
         """Begin to make what is committed durable; commit nothing until `checkpoint_is_running` is false."""
         assert self._checkpoint is None, "one checkpoint at a time"
         self._checkpoint_index = self._written[0]
+        self._wal_bytes = 0
         self._checkpoint = self._checkpointer.submit(_checkpoint, self.path)
 
     def finish_checkpoint(self) -> bool:
@@ -197,7 +196,6 @@ class Database:
         if self._checkpoint is None or not self._checkpoint.done():
             return False
         done, self._checkpoint = self._checkpoint, None
-        self._wal_bytes = 0  # looked at again with the next commit
         try:
             done.result()
         except sqlite3.OperationalError as error:
@@ -231,15 +229,6 @@ class Database:
         if self._in_transaction:
             self.connection.execute("ROLLBACK")
         self.connection.close()
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for a reader; sees what was committed."""
-        connection = schema.open_reader(self.path)
-        try:
-            yield connection
-        finally:
-            connection.close()
 
 
 def read_blobs(connection: sqlite3.Connection, records: Iterable[int]) -> dict[int, bytes]:

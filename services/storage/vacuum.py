@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from quorate.storage.database import Database
+from quorate.storage.schema import PAGE_BYTES
 
 SLICE_PAGES: Final = 128  # half a megabyte: a few milliseconds
 
@@ -24,6 +25,7 @@ class Vacuum:
         """Do one slice and commit it; the caller has committed what was pending."""
         connection = self._database.connection
         connection.execute(f"PRAGMA incremental_vacuum({SLICE_PAGES})").fetchall()
+        self._database.note_written(SLICE_PAGES * PAGE_BYTES)
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         self.is_due = free > 0
         self._database.measure()

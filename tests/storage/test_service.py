@@ -23,6 +23,7 @@ from quorate.wire.messages import (
     APPLIED,
     ENTRY,
     EVENTS,
+    IMAGE,
     START,
     STORAGE_HELLO,
     STORAGE_WORKER,
@@ -222,6 +223,29 @@ def test_consensus_hears_what_is_applied_and_what_a_power_loss_cannot_take_back(
     ring.until(lambda: APPLIED.unpack(ring.consensus.of(Kind.APPLIED)[-1]) == (1, 1))
 
 
+def test_a_checkpoint_comes_when_so_much_was_written_and_not_before(ring: Ring) -> None:
+    database = ring.state.database
+    asked = 0
+    start = database.start_checkpoint
+
+    def counted() -> None:
+        nonlocal asked
+        asked += 1
+        start()
+
+    database.start_checkpoint = counted  # type: ignore[method-assign]
+    for number in range(60):
+        ring.entry(put(b"k%d" % number, b"v" * 400_000))
+    ring.results(60)
+    ring.until(lambda: not ring.state.is_dirty and not database.checkpoint_is_running)
+    assert 1 == asked
+    for number in range(20):
+        ring.entry(put(b"small%d" % number))
+        ring.results()
+        ring.until(lambda: not ring.state.is_dirty)
+    assert 1 == asked
+
+
 def test_a_large_range_is_answered_behind_its_neighbours(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "INLINE_KEYS_MAX", 10)
     for start in range(0, 3000, 500):
@@ -244,6 +268,33 @@ def test_a_physical_compaction_is_answered_when_the_records_are_gone(ring: Ring)
     ((number, _, first, _),) = ring.results()
     assert (5, 0) == (number, first)
     assert (1,) == ring.state.database.connection.execute("SELECT count(*) FROM history").fetchone()
+
+
+def test_defragment_gives_free_pages_back_while_everything_goes_on(ring: Ring) -> None:
+    for number in range(10):
+        ring.entry(*[put(b"k%d" % number, b"v" * 2000)] * 100)
+    request = rpc_pb2.CompactionRequest(revision=1001, physical=True)
+    ring.entry(pack_command(Op.COMPACT, request.SerializeToString()))
+    ring.results(11)
+    before = ring.state.database.size_bytes
+    assert before > 2_000_000
+    ring.read(pack_command(Op.DEFRAGMENT, b""), get(b"k1"), number=8, kind=Kind.LOCAL)
+    heard = sorted(ring.results(2), key=lambda each: each[2])
+    assert [(0, 0, b""), (1, 0)] == [(heard[0][2], *heard[0][3][0]), (heard[1][2], heard[1][3][0][0])]
+    database = ring.state.database
+    assert database.size_bytes == database.size_in_use_bytes < 200_000
+
+
+def test_an_image_is_taken_and_another_one_installed_in_its_turn(ring: Ring) -> None:
+    ring.entry(put(b"a", b"1"))
+    ring.consensus.channel.send(Kind.IMAGE_TAKE)
+    ring.until(lambda: ring.consensus.of(Kind.IMAGE_TAKEN))
+    (body,) = ring.consensus.of(Kind.IMAGE_TAKEN)
+    assert (1, 5) == IMAGE.unpack_from(body)
+    path = Path(body[IMAGE.size :].decode())
+    ring.consensus.channel.send(Kind.IMAGE_INSTALL, body)
+    ring.until(lambda: ring.service.is_stopping)
+    assert path == ring.service.image_to_install
 
 
 def test_the_leader_proposes_to_expire_a_lease_and_its_keys_go_in_one_revision(ring: Ring) -> None:
