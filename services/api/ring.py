@@ -100,6 +100,8 @@ class Ring:
         self.writes = Lane(Kind.PROPOSE, self.consensus)
         self.reads = Lane(Kind.READ, self.consensus)
         self.local = Lane(Kind.LOCAL, self.storage)
+        for channel in (self.consensus, self.storage):
+            channel.watch_for_loss()
         self._lanes = (self.writes, self.reads, self.local)
         self._cluster = Lane(Kind.CLUSTER_CALL, self.consensus)
         endpoint.when_opened(self._on_open)
@@ -245,9 +247,9 @@ class Ring:
         if role is not None:
             origin = messages.Origin(role.member_id, self._endpoint.incarnation, self._endpoint.address.number)
             for lane in self._lanes:
-                if lane.channel.opened and (lane.open is not None or lane.full):
+                if (lane.open is not None or lane.full) and _takes(lane.channel):
                     self._send_chunks(lane, origin)
-        if self.consensus.opened and self._cluster.full:
+        if self._cluster.full and _takes(self.consensus):
             for call in self._cluster.full:
                 (call.packed,) = call.commands
                 self.consensus.send(Kind.CLUSTER_CALL, call.packed)
@@ -439,6 +441,11 @@ class Ring:
         if elected_at - 2 * self.election_timeout_s < waiting.started_at <= elected_at:
             return errors.TIMEOUT_DUE_TO_LEADER_FAIL
         return errors.TIMEOUT
+
+
+def _takes(channel: Channel) -> bool:
+    """The neighbour is there: a write that is sent to nobody could not be told from one that was."""
+    return channel.opened and not channel.gone()
 
 
 def _answer_error(done: Done, error_id: int, text: bytes) -> None:

@@ -72,6 +72,9 @@ class Channel:
         self._parts: list[bytes] = []
         self._sequence = 0
         self._received = 0
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._is_watched = False
+        self._is_gone = False
         self._socket = self._connect()
 
     @property
@@ -115,7 +118,24 @@ class Channel:
         self.backlog_bytes = 0
         return True
 
+    def watch_for_loss(self) -> None:
+        """Have `gone` notice the end of the neighbour before its successor says hello."""
+        self._is_watched = True
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+
+    def gone(self) -> bool:
+        """The neighbour of this incarnation has ended: what is sent now would be lost. Needs `watch_for_loss`."""
+        if not self._is_gone and self._monitor is not None and int(self._monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._is_gone = True
+        return self._is_gone
+
     def close(self) -> None:
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor = None
         self._socket.close(0)
 
     def _connect(self) -> zmq.Socket[bytes]:
@@ -142,8 +162,11 @@ class Channel:
 
     def _meet(self, incarnation: int) -> None:
         """A neighbour we had not met in this incarnation: forget what was meant for its predecessor."""
-        self._socket.close(0)
+        self._disconnect()
         self._socket = self._connect()
+        self._is_gone = False
+        if self._is_watched:
+            self.watch_for_loss()
         self.peer_incarnation = incarnation
         self.opened = False
         self._parts = []

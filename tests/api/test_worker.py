@@ -206,6 +206,20 @@ def test_reads_survive_a_restart_of_consensus() -> None:
     run(scenario)
 
 
+def test_writes_made_while_consensus_is_away_are_ordered_by_its_successor() -> None:
+    async def scenario() -> None:
+        async with worker() as w, w.channel() as channel:
+            assert (await put(channel, b"a", b"")).header.revision == 2
+            w.fake.stop_consensus()
+            await until(w.ring.consensus.gone)
+            write = asyncio.ensure_future(put(channel, b"a", b""))
+            await until(lambda: w.ring.waiting == 1)
+            w.fake.start_consensus()
+            assert (await write).header.revision == 3
+
+    run(scenario)
+
+
 def test_calls_made_while_a_part_is_away_wait_for_it() -> None:
     async def scenario() -> None:
         async with worker() as w, w.channel() as channel:

@@ -128,3 +128,15 @@ def test_the_socket_is_closed_to_other_users(sides: list[Side], tmp_path: Path) 
 def test_a_run_directory_too_long_for_a_socket_is_refused_with_its_name() -> None:
     with pytest.raises(ValueError, match="too long for a socket"):
         socket_path(Path("/" + "x" * 120), API)
+
+
+def test_the_end_of_a_neighbour_is_noticed_before_its_successor_comes(sides: list[Side], tmp_path: Path) -> None:
+    api, storage = sides
+    api.channel.watch_for_loss()
+    until(lambda: api.channel.opened and storage.channel.opened, api, storage)
+    assert not api.channel.gone()
+    storage.endpoint.close()
+    until(api.channel.gone, api)
+    reborn = sides[1] = Side(tmp_path, STORAGE, API, b"reborn")
+    until(lambda: len(api.opened) == 2, api, reborn)
+    assert not api.channel.gone()
