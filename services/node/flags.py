@@ -287,6 +287,11 @@ def read_urls(text: str, *, may_be_empty: bool = True) -> list[str]:
     return sorted(set(urls))
 
 
+def is_encrypted(url: str) -> bool:
+    """The URL asks for TLS."""
+    return url.startswith(("https://", "unixs://"))
+
+
 def host_of(url: str) -> str:
     """The host of a URL that `read_urls` accepted, without the brackets of an IPv6 address."""
     host = url.partition("://")[2].rpartition(":")[0]

@@ -100,6 +100,8 @@ def _settings(line: flags.CommandLine) -> Config:
         getattr(log, note.level)(note.message, **note.fields)
     for warning in [*validation.warnings(config), *unavailable.idle(config)]:
         log.warn(warning)
+    for sentence, name, url in validation.ignored_certificates(config):
+        log.warn(sentence, **{name: url})
     return config
 
 
@@ -144,8 +146,12 @@ def _check_ports(config: Config) -> None:
     for flag, urls in (
         ("--listen-client-urls", config.listen_client_urls),
         ("--listen-peer-urls", config.listen_peer_urls),
+        ("--listen-client-http-urls", config.listen_client_http_urls),
+        ("--listen-metrics-urls", config.listen_metrics_urls),
     ):
         for url in urls:
+            if url.startswith("unix"):
+                continue
             with contextlib.ExitStack() as opened:
                 try:
                     for family, address in _addresses(url):
@@ -159,16 +165,26 @@ def _check_ports(config: Config) -> None:
 
 
 def _check_certificates(config: Config) -> None:
-    """Find a certificate that cannot be used before a service does."""
-    files = [config.cert_file, config.trusted_ca_file, config.peer_cert_file, config.peer_trusted_ca_file]
-    if not any([*files, config.auto_tls, config.peer_auto_tls, config.cipher_suites]):
+    """Find files that are missing or no certificates, and make those of auto-TLS, before there are services."""
+    files = [config.cert_file, config.key_file, config.peer_cert_file, config.peer_key_file]
+    files += [
+        config.client_cert_file,
+        config.client_key_file,
+        config.peer_client_cert_file,
+        config.peer_client_key_file,
+    ]
+    files += [config.trusted_ca_file, config.peer_trusted_ca_file, config.client_crl_file, config.peer_crl_file]
+    encrypted = any(flags.is_encrypted(url) for url in [*config.listen_client_urls, *config.listen_peer_urls])
+    if not any([*files, encrypted, config.auto_tls, config.peer_auto_tls]):
         return
     from quorate.node import tls  # only now: it takes as long to import as everything else together
 
     try:
         tls.check_settings(config)
-    except (ValueError, OSError) as error:
-        raise OperatorError(f"cannot use the TLS settings: {error}") from None
+    except ValueError as error:
+        raise OperatorError(str(error)) from None
+    except OSError as error:
+        raise OperatorError(f"cannot write the certificates of auto-TLS: {_reason(error)}") from None
 
 
 def _addresses(url: str) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:

@@ -17,37 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from quorate.node import certificates
+from quorate.node import certificates, flags
+from quorate.node.cipher_suites import CIPHER_SUITES
 from quorate.node.config import Config
 
 CLIENT_ALPN: Final = ["http/1.1", "h2"]  # gRPC clients offer h2 alone; browsers and curl get HTTP/1.1
 
-# TLS 1.2 suites by the names etcd's flag takes (IANA, as Go spells them) and OpenSSL's names of them.
-CIPHER_SUITES: Final = {
-    "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
-    "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
-    "TLS_RSA_WITH_AES_128_CBC_SHA256": "AES128-SHA256",
-    "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
-    "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
-    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
-    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
-    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
-    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
-    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256": "ECDHE-ECDSA-AES128-SHA256",
-    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256": "ECDHE-RSA-AES128-SHA256",
-    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
-    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
-    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
-    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305": "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305": "ECDHE-RSA-CHACHA20-POLY1305",
-    # Of TLS 1.3, where nothing is configurable; accepted as etcd does.
-    "TLS_AES_128_GCM_SHA256": "",
-    "TLS_AES_256_GCM_SHA384": "",
-    "TLS_CHACHA20_POLY1305_SHA256": "",
-}
 VERSIONS: Final = {"TLS1.2": ssl.TLSVersion.TLSv1_2, "TLS1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -161,15 +136,22 @@ def server_context(files: TlsFiles, alpn: list[str] | None = None) -> ssl.SSLCon
 
 
 class DialContexts:
-    """The context to dial members with: re-made when its files change."""
+    """The context to dial members with: made when it is first asked for, re-made when its files change.
+
+    Without any files it trusts the system's authorities and shows no certificate, as etcd does.
+    """
 
     def __init__(self, files: TlsFiles) -> None:
-        certificate = files.client_cert_file or files.cert_file
-        key = files.client_key_file or files.key_file
-        paths = [path for path in (certificate, key, files.trusted_ca_file) if path]
-        self._current = _Current(lambda: _dial_context(files, certificate, key), paths)
+        self._files = files
+        self._certificate = files.client_cert_file or files.cert_file
+        self._key = files.client_key_file or files.key_file
+        self._current: _Current | None = None
 
     def context(self) -> ssl.SSLContext:
+        """OSError, ssl.SSLError or ValueError when the files were never good."""
+        if self._current is None:
+            paths = [path for path in (self._certificate, self._key, self._files.trusted_ca_file) if path]
+            self._current = _Current(lambda: _dial_context(self._files, self._certificate, self._key), paths)
         return self._current.context()
 
 
@@ -207,7 +189,7 @@ def check_peer(files: TlsFiles, connection: Any, address: str) -> str:
     if not shown:
         return ""
     serial = int(shown["serialNumber"], 16)
-    if files.crl_file and serial in certificates.revoked_serials(Path(files.crl_file)):
+    if files.crl_file and serial in _revoked(files.crl_file):
         raise PeerRefused(f"transport: certificate serial {serial:x} revoked")
     common_name = common_name_of(shown)
     if files.allowed_cns and common_name not in files.allowed_cns:
@@ -220,6 +202,14 @@ def check_peer(files: TlsFiles, connection: Any, address: str) -> str:
     return common_name
 
 
+def _revoked(path: str) -> frozenset[int]:
+    """The list as it is now. Who cannot be looked up is not let in."""
+    try:
+        return certificates.revoked_serials(Path(path))
+    except (OSError, ValueError) as error:
+        raise PeerRefused(f"cannot read the list of revoked certificates {path}: {error}") from error
+
+
 def common_name_of(shown: dict[str, Any]) -> str:
     """The common name of a certificate as `getpeercert` shows it."""
     for attributes in shown.get("subject", ()):
@@ -230,15 +220,48 @@ def common_name_of(shown: dict[str, Any]) -> str:
 
 
 def check_settings(config: Config) -> None:
-    """ValueError with etcd's sentence for settings that cannot work, before anything is opened."""
+    """ValueError with one sentence, etcd's where it has one, for settings that cannot work, before anything is opened.
+
+    Makes the certificates of auto-TLS when there are none.
+    """
     unknown = [suite for suite in config.cipher_suites if suite not in CIPHER_SUITES]
     if unknown:
         raise ValueError(f'unexpected TLS cipher suite "{unknown[0]}"')
     if config.peer_cert_allowed_cn and config.peer_cert_allowed_hostname:
         raise ValueError("AllowedCNs and AllowedHostnames are mutually exclusive")
-    for files in (client_side(config), peer_side(config)):
-        if files.enabled:
-            _bare_server_context(files, None)
+    peer, client = peer_side(config), client_side(config)
+    for urls, files in ((config.listen_peer_urls, peer), (config.listen_client_urls, client)):
+        _check_files(files)
+        encrypted = [url for url in urls if flags.is_encrypted(url)]
+        if encrypted and not files.enabled:
+            address = encrypted[0].partition("://")[2]
+            raise ValueError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
+
+
+def _check_files(files: TlsFiles) -> None:
+    """Every named file can be read and is what it should be."""
+    for cert_file, key_file in ((files.cert_file, files.key_file), (files.client_cert_file, files.client_key_file)):
+        if bool(cert_file) != bool(key_file):
+            raise ValueError(f"KeyFile and CertFile must both be present[key: {key_file}, cert: {cert_file}]")
+    for path in (*files.paths, files.client_cert_file, files.client_key_file, files.crl_file):
+        if path:
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                raise ValueError(f"open {path}: {(error.strerror or str(error)).lower()}") from error
+    if files.crl_file:
+        _of_file(files.crl_file, certificates.revoked_serials, Path(files.crl_file))
+    if files.enabled:
+        _of_file(files.cert_file, _bare_server_context, files, None)
+        _of_file(files.client_cert_file or files.cert_file, DialContexts(files).context)
+
+
+def _of_file(path: str, make: Callable[..., object], *arguments: object) -> None:
+    try:
+        make(*arguments)
+    except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
+        reason = getattr(error, "reason", None) or str(error)
+        raise ValueError(f"{path}: {str(reason).lower().replace('_', ' ')}") from error
 
 
 def _check_address(names: list[str], address: str) -> None:
@@ -299,6 +322,9 @@ def _bare_server_context(files: TlsFiles, alpn: list[str] | None) -> ssl.SSLCont
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     if alpn:
         context.set_alpn_protocols(alpn)
+    # No resumption: each connection is judged by the certificates as they are now.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     return context
 
 

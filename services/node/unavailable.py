@@ -22,7 +22,6 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
         ],
         DISCOVERY,
     ),
-    "listen_metrics_urls": "separate metrics listeners are not available; /metrics is on --listen-client-urls",
     "auth_token": "authentication is not available, so --auth-token can only be simple",
     "auto_compaction_retention": "automatic compaction is not available; compact with etcdctl",
     "corrupt_check_time": "the periodic corruption check is not available; compare with etcdctl endpoint hashkv",
@@ -36,14 +35,6 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
     "distributed_tracing_instance_id": TRACING,
     "distributed_tracing_sampling_rate": TRACING,
 }
-
-
-def _unix_sockets(config: Config) -> str | None:
-    urls = [*config.listen_peer_urls, *config.listen_client_urls, *config.initial_advertise_peer_urls]
-    for url in urls:
-        if url.startswith("unix"):
-            return f"{url}: listening on Unix sockets is not available"
-    return None
 
 
 def _feature_gates(config: Config) -> str | None:
@@ -98,7 +89,7 @@ def _histograms(config: Config) -> str | None:
     return "--metrics extensive is not available" if config.metrics == "extensive" else None
 
 
-CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (_unix_sockets, _histograms, _feature_gates, _log_streams)
+CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (_histograms, _feature_gates, _log_streams)
 
 
 def refusal(config: Config) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from quorate.node import flags
+from quorate.node.cipher_suites import CIPHER_SUITES
 from quorate.node.config import Config, feature_states
 from quorate.node.logs import LEVELS, STREAMS
 
@@ -15,8 +16,6 @@ ELECTION_TIMEOUT_MS_MAX: Final = 50_000
 WATCH_PROGRESS_MS_MIN: Final = 100
 REQUEST_BYTES_RECOMMENDED: Final = 10 * 1024 * 1024
 QUOTA_BYTES_RECOMMENDED: Final = 8 * 1024**3
-
-GO_CIPHER_PREFIX: Final = "TLS_"
 
 
 class Invalid(Exception):  # noqa: N818 - it completes the sentence "failed to verify flags"
@@ -38,6 +37,27 @@ def warnings(config: Config) -> list[str]:
         found.append("quota exceeds the recommended maximum of 8 GiB")
     if config.name == "default":
         found.append("it is recommended to set the member name with --name")
+    return found
+
+
+def ignored_certificates(config: Config) -> list[tuple[str, str, str]]:
+    """Plain URLs whose TLS settings have no effect: the log's sentence, the field's name, and the URL."""
+    found = []
+    for kind, urls, prefix in (
+        ("peer", config.listen_peer_urls, "peer_"),
+        ("client", [*config.listen_client_urls, *config.listen_client_http_urls], ""),
+    ):
+        named = [f"{prefix}{name}" for name in ("cert_file", "key_file", "trusted_ca_file", "client_cert_file")]
+        flag = f"--{prefix.replace('_', '-')}client-cert-auth"
+        for url in urls:
+            if url.startswith(("https:", "unixs:")):
+                continue
+            if any(getattr(config, name) for name in named):
+                sentence = "scheme is HTTP while key and cert files are present; ignoring key and cert files"
+                found.append((sentence, f"{kind}-url", url))
+            if getattr(config, f"{prefix}client_cert_auth"):
+                sentence = f"scheme is HTTP while {flag} is enabled; ignoring client cert auth for this URL"
+                found.append((sentence, f"{kind}-url", url))
     return found
 
 
@@ -153,16 +173,18 @@ def _tls(config: Config) -> None:
         raise Invalid(f"min version ({lowest}) is greater than max version ({highest})")
     if config.cipher_suites and lowest == "TLS1.3":
         raise Invalid("cipher suites cannot be configured when only TLS1.3 is enabled")
-    for suite in config.cipher_suites:
-        if not suite.startswith(GO_CIPHER_PREFIX):
-            raise Invalid(f'unexpected TLS cipher suite "{suite}"')
-    if config.auto_tls or config.cert_file:
+    unknown = [suite for suite in config.cipher_suites if suite not in CIPHER_SUITES]
+    if unknown:
+        raise Invalid(f'unexpected TLS cipher suite "{unknown[0]}"')
+    if config.peer_cert_allowed_cn and config.peer_cert_allowed_hostname:
+        raise Invalid("AllowedCNs and AllowedHostnames are mutually exclusive")
+    if config.auto_tls or (config.cert_file and config.key_file):
         return
-    for url in config.listen_client_urls:
-        if url.startswith("https"):
+    for url in [*config.listen_client_urls, *config.listen_client_http_urls]:
+        if flags.is_encrypted(url):
             needed = "TLS key/cert (--cert-file, --key-file) must be provided"
             raise Invalid(f"{needed} for client url {url} with HTTPS scheme")
-    if any(url.startswith("https") for url in config.listen_metrics_urls):
+    if any(flags.is_encrypted(url) for url in config.listen_metrics_urls):
         raise Invalid("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url")
 
 

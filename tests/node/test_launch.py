@@ -219,7 +219,7 @@ def test_data_directory_that_cannot_be_made_is_named(start: Start, tmp_path: Pat
 def test_certificate_that_cannot_be_read_is_named(start: Start, tmp_path: Path) -> None:
     node = start(f"--cert-file={tmp_path}/none.pem", f"--key-file={tmp_path}/none-key.pem")
     assert node.end() == 1
-    assert node.text[-1].startswith("quorate: cannot use the TLS settings: ")
+    assert node.text[-1] == f"quorate: open {tmp_path}/none.pem: no such file or directory\n"
 
 
 def test_run_directory_open_to_others_is_refused(start: Start, tmp_path: Path) -> None:

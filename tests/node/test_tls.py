@@ -1,42 +1,16 @@
 """TLS by real handshakes in memory: who gets in, who does not, and new files without a restart."""
 
+import re
 import ssl
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from quorate.node import certificates, tls
-from quorate.node.certificates import Issued, Purpose, Subject
+from quorate.node.certificates import Purpose, Subject
 from quorate.node.config import Config
-
-DAY = timedelta(days=1)
-
-
-class Authority:
-    """A CA and the files it hands out."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory = directory
-        self.name = name
-        self.ca = certificates.issue(Subject(f"{name} CA"), Purpose.CA, 365 * DAY)
-        self.ca_file = directory / f"{name}-ca.pem"
-        certificates.write(self.ca, self.ca_file, directory / f"{name}-ca-key.pem")
-
-    def files(
-        self,
-        file_name: str,
-        subject: Subject,
-        purpose: Purpose,
-        valid: timedelta = DAY,
-        now: datetime | None = None,
-    ) -> tuple[str, str, Issued]:
-        issued = certificates.issue(subject, purpose, valid, self.ca, now)
-        paths = self.directory / f"{file_name}.pem", self.directory / f"{file_name}-key.pem"
-        certificates.write(issued, *paths)
-        return str(paths[0]), str(paths[1]), issued
+from tests.support.authority import DAY, Authority
 
 
 @pytest.fixture
@@ -56,13 +30,6 @@ def server_files(authority: Authority, **settings: object) -> tls.TlsFiles:
         **settings,
     }
     return tls.client_side(Config.model_validate(given))
-
-
-def dialler(authority: Authority, cert: str = "", key: str = "") -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(authority.ca_file))
-    if cert:
-        context.load_cert_chain(cert, key)
-    return context
 
 
 def shake(
@@ -89,13 +56,13 @@ def shake(
 def test_a_verified_client_comes_in_under_its_common_name(authority: Authority) -> None:
     files = server_files(authority)
     cert, key, _ = authority.files("alice", Subject("alice"), Purpose.CLIENT)
-    served, _ = shake(tls.server_context(files), dialler(authority, cert, key))
+    served, _ = shake(tls.server_context(files), authority.dialler(cert, key))
     assert tls.check_peer(files, served, "127.0.0.1") == "alice"
 
 
 def test_a_client_without_certificate_is_refused_where_one_is_demanded(authority: Authority) -> None:
     with pytest.raises(ssl.SSLError, match=r"PEER_DID_NOT_RETURN_A_CERTIFICATE|peer did not return"):
-        shake(tls.server_context(server_files(authority)), dialler(authority))
+        shake(tls.server_context(server_files(authority)), authority.dialler())
 
 
 def test_a_trusted_ca_alone_demands_a_certificate(authority: Authority) -> None:
@@ -113,53 +80,39 @@ def test_certificates_of_another_ca_or_another_time_are_refused(authority: Autho
     }
     for cert, key, _ in cases.values():
         with pytest.raises(ssl.SSLError):
-            shake(context, dialler(authority, cert, key))
+            shake(context, authority.dialler(cert, key))
 
 
 def test_a_client_does_not_accept_a_server_for_another_host(authority: Authority) -> None:
     context = tls.server_context(server_files(authority, client_cert_auth=False, trusted_ca_file=""))
     with pytest.raises(ssl.SSLCertVerificationError, match=r"mismatch|not valid for"):
-        shake(context, dialler(authority), "elsewhere.example")
+        shake(context, authority.dialler(), "elsewhere.example")
 
 
 def test_new_certificate_files_serve_the_next_handshake(authority: Authority) -> None:
     files = server_files(authority, client_cert_auth=False, trusted_ca_file="")
     context = tls.server_context(files)
-    _, dialled = shake(context, dialler(authority))
+    _, dialled = shake(context, authority.dialler())
     before = dialled.getpeercert(True)
     authority.files("server", Subject("server", ("localhost",)), Purpose.SERVER)
-    _, dialled = shake(context, dialler(authority))
+    _, dialled = shake(context, authority.dialler())
     assert before != dialled.getpeercert(True)
 
 
 def test_a_half_written_rotation_keeps_the_last_good_certificate(authority: Authority) -> None:
     files = server_files(authority, client_cert_auth=False, trusted_ca_file="")
     context = tls.server_context(files)
-    _, dialled = shake(context, dialler(authority))
+    _, dialled = shake(context, authority.dialler())
     before = dialled.getpeercert(True)
     Path(files.cert_file).write_text("-----BEGIN")
-    _, dialled = shake(context, dialler(authority))
+    _, dialled = shake(context, authority.dialler())
     assert before == dialled.getpeercert(True)
 
 
 def test_a_revoked_serial_is_refused(authority: Authority, tmp_path: Path) -> None:
     cert, key, issued = authority.files("gone", Subject("gone"), Purpose.CLIENT)
-    now = datetime.now(UTC)
-    entry = (
-        x509.RevokedCertificateBuilder().serial_number(issued.certificate.serial_number).revocation_date(now).build()
-    )
-    crl = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(authority.ca.certificate.subject)
-        .last_update(now)
-        .next_update(now + DAY)
-        .add_revoked_certificate(entry)
-        .sign(authority.ca.key, hashes.SHA256())
-    )
-    path = tmp_path / "crl.pem"
-    path.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
-    files = server_files(authority, client_crl_file=str(path))
-    served, _ = shake(tls.server_context(files), dialler(authority, cert, key))
+    files = server_files(authority, client_crl_file=authority.revoke(tmp_path / "crl.pem", issued))
+    served, _ = shake(tls.server_context(files), authority.dialler(cert, key))
     with pytest.raises(tls.PeerRefused, match="revoked"):
         tls.check_peer(files, served, "127.0.0.1")
 
@@ -167,10 +120,18 @@ def test_a_revoked_serial_is_refused(authority: Authority, tmp_path: Path) -> No
 def test_grpc_and_http_share_a_port_by_alpn(authority: Authority) -> None:
     context = tls.server_context(server_files(authority, client_cert_auth=False, trusted_ca_file=""), tls.CLIENT_ALPN)
     for offered, chosen in ((["h2"], "h2"), (["h2", "http/1.1"], "http/1.1"), (["http/1.1"], "http/1.1")):
-        client = dialler(authority)
+        client = authority.dialler()
         client.set_alpn_protocols(offered)
         served, _ = shake(context, client)
         assert chosen == served.selected_alpn_protocol()
+
+
+def test_a_list_of_revoked_certificates_that_cannot_be_read_lets_nobody_in(authority: Authority) -> None:
+    cert, key, _ = authority.files("alice", Subject("alice"), Purpose.CLIENT)
+    files = server_files(authority, client_crl_file=str(authority.directory / "missing.pem"))
+    served, _ = shake(tls.server_context(files), authority.dialler(cert, key))
+    with pytest.raises(tls.PeerRefused, match="cannot read"):
+        tls.check_peer(files, served, "127.0.0.1")
 
 
 def peer_files(authority: Authority, **settings: object) -> tls.TlsFiles:
@@ -205,7 +166,7 @@ def test_members_come_in_by_name_or_address(
 ) -> None:
     files = peer_files(authority, **settings)
     cert, key, _ = authority.files("dialling", Subject(common_name, hosts), Purpose.PEER)
-    served, _ = shake(tls.server_context(files), dialler(authority, cert, key))
+    served, _ = shake(tls.server_context(files), authority.dialler(cert, key))
     if let_in:
         assert common_name == tls.check_peer(files, served, "127.0.0.1")
     else:
@@ -235,7 +196,7 @@ def test_a_member_dials_with_its_client_certificate_and_verifies_the_other(
 
 def test_versions_and_suites_limit_the_handshake(authority: Authority) -> None:
     files = server_files(authority, tls_min_version="TLS1.3", client_cert_auth=False, trusted_ca_file="")
-    client = dialler(authority)
+    client = authority.dialler()
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError):
         shake(tls.server_context(files), client)
@@ -246,7 +207,7 @@ def test_versions_and_suites_limit_the_handshake(authority: Authority) -> None:
         client_cert_auth=False,
         trusted_ca_file="",
     )
-    served, _ = shake(tls.server_context(files), dialler(authority))
+    served, _ = shake(tls.server_context(files), authority.dialler())
     cipher = served.cipher()
     assert cipher is not None
     assert cipher[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
@@ -258,6 +219,29 @@ def test_settings_that_cannot_work_are_named_before_anything_opens(tmp_path: Pat
     both = {"peer_cert_allowed_cn": ["a"], "peer_cert_allowed_hostname": ["b"], "data_dir": str(tmp_path)}
     with pytest.raises(ValueError, match="mutually exclusive"):
         tls.check_settings(Config.model_validate(both))
+
+
+def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Path) -> None:
+    cert, key, _ = authority.files("server", Subject("server", ("localhost",)), Purpose.SERVER)
+    _, other_key, _ = authority.files("other", Subject("other"), Purpose.SERVER)
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("no certificate")
+    missing = str(tmp_path / "missing.pem")
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"cert_file": cert}, f"KeyFile and CertFile must both be present[key: , cert: {cert}]"),
+        ({"cert_file": missing, "key_file": key}, f"open {missing}: no such file or directory"),
+        ({"cert_file": cert, "key_file": key, "client_crl_file": missing}, f"open {missing}: no such file"),
+        ({"cert_file": cert, "key_file": key, "client_crl_file": cert}, f"{cert}: "),
+        ({"cert_file": cert, "key_file": other_key}, f"{cert}: key values mismatch"),
+        ({"cert_file": cert, "key_file": key, "trusted_ca_file": str(nonsense)}, f"{cert}: "),
+        (
+            {"listen_peer_urls": ["https://127.0.0.1:1"]},
+            "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
+        ),
+    ]
+    for settings, sentence in cases:
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            tls.check_settings(Config.model_validate({"data_dir": str(tmp_path / "m"), **settings}))
 
 
 def test_a_key_of_another_certificate_is_named(authority: Authority) -> None:

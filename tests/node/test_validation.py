@@ -117,7 +117,6 @@ def test_each_setting_without_its_feature_is_refused_by_name(attribute: str) -> 
 @pytest.mark.parametrize(
     "values",
     [
-        {"listen_client_urls": ["unix://x:1"]},
         {"feature_gates": "InitialCorruptCheck=true"},
         {"metrics": "extensive"},
         {"log_outputs": ["stdout", "stderr"]},
