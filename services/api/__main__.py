@@ -23,17 +23,21 @@ async def main(config: Config) -> None:
     number = lifecycle.worker_number()
     config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     ring = Ring(Endpoint(config.run_path, Address(Part.API, number)), config.election_timeout / 1000)
-    listener = assembly.make_listener(config, ring, assembly.make_calls(config, ring))
+    expiry = assembly.client_expiry(config)
+    listener = assembly.make_listener(config, ring, assembly.make_calls(config, ring), expiry)
     try:
         async with asyncio.TaskGroup() as tasks:
-            clock = tasks.create_task(listener.run_clock())
+            clocks = [tasks.create_task(listener.run_clock())]
+            if expiry is not None and number == 0:
+                clocks.append(tasks.create_task(expiry.watch()))
             if await ring.wait_ready(READY_TIMEOUT_S, stop):
                 for one in sockets:
-                    await listener.serve(one)
+                    assembly.announce(one, await listener.serve(one))
                 if number == 0:
                     lifecycle.ready_to_serve(config)
                 await stop.wait()
-            clock.cancel()
+            for clock in clocks:
+                clock.cancel()
         await listener.close(GRACE_S)
     finally:
         ring.close()

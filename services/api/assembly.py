@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from random import Random
 from typing import Final
 
 from quorate.api.calls import CallLimits, Calls
-from quorate.api.front import Front
+from quorate.api.encrypted import TlsPort
+from quorate.api.front import Front, MetricsFront
 from quorate.api.gateway import Gateway
 from quorate.api.grpc_connection import GrpcServer
 from quorate.api.http2.limits import Limits
-from quorate.api.listener import ALPN, HttpServer, Kind, Listener, ListenSocket, open_socket
+from quorate.api.listener import HttpServer, Kind, Listener, ListenSocket, open_socket
 from quorate.api.metrics import Metrics
 from quorate.api.pages import make_pages
 from quorate.api.response_headers import ResponseHeaders
@@ -31,11 +31,15 @@ from quorate.api.v3rpc.recipes import Recipes
 from quorate.api.v3rpc.watch import Watch
 from quorate.api.versions import ETCD_VERSION
 from quorate.api.watches import Watches
-from quorate.node import lifecycle, tls
+from quorate.node import lifecycle, logs, tls
 from quorate.node.config import Config
+from quorate.node.expiry import Expiry
+from quorate.node.flags import is_encrypted
 from quorate.node.lifecycle import OperatorError
 from quorate.wire.messages import Kind as MessageKind
 from quorate.wire.messages import Part
+
+log = logs.named()
 
 GRPC_OVERHEAD_BYTES: Final = 512 * 1024  # etcd: what a message may have beyond max-request-bytes
 
@@ -77,15 +81,18 @@ def make_watches(ring: Ring) -> Watches:
     return watches
 
 
-def make_listener(config: Config, ring: Ring, calls: Calls) -> Listener:
+def make_listener(config: Config, ring: Ring, calls: Calls, expiry: Expiry | None = None) -> Listener:
     """gRPC and HTTP/1.1 over the same calls."""
     server = GrpcServer(calls, limits_of(config))
     metrics = Metrics()
     metrics.before_text = Publisher(metrics, calls.tallies, server).publish
+    if expiry is not None:
+        metrics.registry.register(expiry)
     message_bytes_max = config.max_request_bytes + GRPC_OVERHEAD_BYTES
     gateway = Gateway(calls, message_bytes_max) if config.enable_grpc_gateway else None
     pages = make_pages(calls, ThisNode(ring, calls), metrics, message_bytes_max, config.enable_grpc_gateway)
-    return Listener(server, HttpServer(Front(gateway, pages, config.cors, config.host_whitelist)))
+    front = Front(gateway, pages, config.cors, config.host_whitelist)
+    return Listener(server, HttpServer(front), HttpServer(MetricsFront(pages)))
 
 
 def limits_of(config: Config) -> Limits:
@@ -104,9 +111,30 @@ def open_sockets(config: Config) -> list[ListenSocket]:
     main_kind: Kind = "grpc" if config.listen_client_http_urls else "both"
     wanted: list[tuple[str, Kind]] = [(url, main_kind) for url in config.listen_client_urls]
     wanted += [(url, "http") for url in config.listen_client_http_urls]
-    context = client_context(config) if any(is_encrypted(url) for url, _ in wanted) else None
+    wanted += [(url, "metrics") for url in config.listen_metrics_urls]
+    if lifecycle.worker_number():  # a path belongs to one process
+        wanted = [(url, kind) for url, kind in wanted if not url.startswith("unix")]
+    port = tls_port(config) if any(is_encrypted(url) for url, _ in wanted) else None
     share_port = config.socket_reuse_port or config.api_workers > 1
-    return [ListenSocket(bind(url, share_port), context if is_encrypted(url) else None, kind) for url, kind in wanted]
+    return [ListenSocket(bind(url, share_port), port if is_encrypted(url) else None, kind) for url, kind in wanted]
+
+
+def client_expiry(config: Config) -> Expiry | None:
+    """The certificates clients see, if they see any."""
+    files = tls.client_side(config)
+    return Expiry("client", files) if files.enabled else None
+
+
+def announce(one: ListenSocket, address: str) -> None:
+    """Tell the log where clients come in."""
+    if one.kind == "metrics":
+        log.info("serving metrics", address=address)
+        return
+    traffic = {"both": "grpc+http"}.get(one.kind, one.kind)
+    if one.tls is not None:
+        log.info("serving client traffic securely", traffic=traffic, address=address)
+    else:
+        log.info("serving client traffic insecurely; this is strongly discouraged!", traffic=traffic, address=address)
 
 
 def bind(url: str, share_port: bool) -> socket.socket:
@@ -119,17 +147,12 @@ def bind(url: str, share_port: bool) -> socket.socket:
         raise OperatorError(f"listen tcp {address}: bind: {reason}") from error
 
 
-def is_encrypted(url: str) -> bool:
-    """The URL asks for TLS."""
-    return url.startswith(("https://", "unixs://"))
-
-
-def client_context(config: Config) -> ssl.SSLContext:
+def tls_port(config: Config) -> TlsPort:
     """TLS of the client port; OperatorError when there is no usable certificate."""
     files = tls.client_side(config)
     if not files.enabled:
         raise OperatorError("TLS key/cert (--cert-file, --key-file) must be provided for client url with HTTPS scheme")
     try:
-        return tls.server_context(files, ALPN)
-    except (OSError, ssl.SSLError, ValueError) as error:
+        return TlsPort(files)
+    except (OSError, ValueError) as error:
         raise OperatorError(f"cannot use the client certificates: {error}") from error

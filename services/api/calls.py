@@ -32,10 +32,11 @@ def _is_text(value: str) -> bool:
 class Context:
     """What the metadata of a call say; made once for all calls with the same headers."""
 
-    __slots__ = ("identity", "is_plain", "metadata", "wants_leader")
+    __slots__ = ("common_name", "identity", "is_plain", "metadata", "wants_leader")
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, common_name: str = "") -> None:
         self.metadata = metadata
+        self.common_name = common_name  # of the verified client certificate, where --client-cert-auth is on
         self.wants_leader = metadata.get("hasleader") == "true"
         self.identity = b""  # wire.identity.Caller, or nobody
         self.is_plain = not self.wants_leader and _is_text(metadata.get("client-api-version", ""))

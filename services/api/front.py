@@ -1,11 +1,12 @@
 """What happens to every HTTP request before its path is looked at, as etcd does it and in etcd's order.
 
-/v3beta/ becomes /v3/; on plain HTTP the Host has to be on the whitelist (DNS rebinding, CVE-2018-5702); CORS headers
-are added; OPTIONS is answered. Then the JSON gateway takes /v3/ and the pages take everything else.
+/v3beta/ becomes /v3/; on plain HTTP the Host has to be on the whitelist (DNS rebinding, CVE-2018-5702); with TLS a
+client whose certificate names a user is told that the gateway does not act in that name; CORS headers are added;
+OPTIONS is answered. Then the JSON gateway takes /v3/ and the pages take everything else.
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from quorate.api.asgi import App, Disconnected, Header, Message, Receive, Scope, Send, respond, respond_text
@@ -18,15 +19,23 @@ CORS_HEADERS: Final[tuple[Header, ...]] = (
     (b"access-control-allow-headers", b"accept, content-type, authorization"),
 )
 ANY: Final = "*"
+NAME_IGNORED: Final = "CommonName of client sending a request against gateway will be ignored and not used as expected"
+METRICS_PAGES: Final = ("/metrics", "/health", "/livez", "/readyz")
 
 
 class Front:
     """The ASGI application of the client port."""
 
     def __init__(
-        self, gateway: App | None, pages: App, cors: Iterable[str] = (ANY,), host_whitelist: Iterable[str] = (ANY,)
+        self,
+        gateway: App | None,
+        pages: App,
+        cors: Iterable[str] = (ANY,),
+        host_whitelist: Iterable[str] = (ANY,),
+        auth_enabled: Callable[[], bool] = lambda: False,
     ) -> None:
         """No `gateway` leaves /v3/ to the pages, which do not have it. An empty list allows all, as "*" does."""
+        self._auth_enabled = auth_enabled
         self._gateway = gateway
         self._pages = pages
         self._origins = _allowed(cors)
@@ -47,6 +56,9 @@ class Front:
         if host is not None:
             await _refuse_host(send, host)
             return
+        if self._names_ignored_user(scope):
+            await respond_text(send, 400, f"{NAME_IGNORED}\n")
+            return
         send = _client(send, self._cors_headers(scope))
         with contextlib.suppress(Disconnected):
             if scope["method"] == "OPTIONS":
@@ -57,11 +69,17 @@ class Front:
                 await self._pages(scope, receive, send)
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        served = scope["path"].startswith(GATEWAY) and self._unwanted_host(scope) is None
+        welcome = self._unwanted_host(scope) is None and not self._names_ignored_user(scope)
+        served = scope["path"].startswith(GATEWAY) and welcome
         if self._gateway is None or not served:
             await send({"type": "websocket.close"})  # before the accept: 403
             return
         await converse(self._gateway, scope, receive, send)
+
+    def _names_ignored_user(self, scope: Scope) -> bool:
+        """The client expects to act in the name of its certificate where only a token gives a name."""
+        named = scope.get("state", {}).get("common_name", "")
+        return bool(named) and scope["path"].startswith(GATEWAY) and self._auth_enabled()
 
     def _unwanted_host(self, scope: Scope) -> str | None:
         """The name in the Host header if it is not on the list that plain HTTP is held to."""
@@ -77,6 +95,22 @@ class Front:
         if origin.decode("latin-1") in self._origins:
             return [*CORS_HEADERS, (b"access-control-allow-origin", origin)]
         return []
+
+
+class MetricsFront:
+    """The ASGI application of --listen-metrics-urls: figures and health, nothing else."""
+
+    def __init__(self, pages: App) -> None:
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "http" and not path.startswith(METRICS_PAGES):
+            await respond_text(send, 404, "404 page not found\n")
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            await self._pages(scope, receive, _client(send, []))
 
 
 def _client(send: Send, headers: list[Header]) -> Send:

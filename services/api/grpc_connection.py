@@ -81,8 +81,10 @@ class GrpcStream:
 class GrpcConnection(asyncio.Protocol):
     """The asyncio end of one engine."""
 
-    def __init__(self, server: GrpcServer) -> None:
+    def __init__(self, server: GrpcServer, common_name: str = "") -> None:
+        """`common_name` is of the client's verified certificate; its calls without a token are made in that name."""
         self._server = server
+        self._common_name = common_name
         self._calls = server.calls
         self._loop = asyncio.get_running_loop()
         self.engine = Connection(server.limits, server.unary, self._loop.time())
@@ -206,7 +208,7 @@ class GrpcConnection(asyncio.Protocol):
     def _recognize(self, head: RequestHead) -> tuple[Route, Context, Tally]:
         """The route and the metadata of calls with these headers, kept there for the next one."""
         method = head.path.decode()
-        known = (self._calls.routes[method], _context_of(head), self._calls.tallies[method])
+        known = (self._calls.routes[method], _context_of(head, self._common_name), self._calls.tallies[method])
         head.base.context = known
         return known
 
@@ -219,7 +221,7 @@ class GrpcConnection(asyncio.Protocol):
         expires_at = None if head.timeout_s is None else self._loop.time() + head.timeout_s
         stream = self._streams[stream_id] = GrpcStream(self, stream_id, self._calls.tallies[method])
         stream.tally.started += 1
-        stream.call = self._calls.open(route, _context_of(head), stream, stream.finish, expires_at)
+        stream.call = self._calls.open(route, _context_of(head, self._common_name), stream, stream.finish, expires_at)
 
     def _send_request(self, stream: GrpcStream, call: CallStream, message: bytes) -> None:
         stream.tally.received += 1
@@ -297,7 +299,8 @@ class GrpcConnection(asyncio.Protocol):
             transport.close()
 
 
-def _context_of(head: RequestHead) -> Context:
-    if not head.metadata:
+def _context_of(head: RequestHead, common_name: str) -> Context:
+    if not head.metadata and not common_name:
         return NO_CONTEXT
-    return Context({name.decode(): value.decode("utf-8", "surrogateescape") for name, value in head.metadata})
+    metadata = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in head.metadata}
+    return Context(metadata, common_name)

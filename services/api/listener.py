@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
@@ -21,24 +20,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from quorate.api.asgi import App
+from quorate.api.encrypted import Encrypted, TlsPort
 from quorate.api.grpc_connection import GrpcConnection, GrpcServer
 from quorate.api.http2.frames import PREFACE
 
-ALPN: Final = ["http/1.1", "h2"]  # gRPC clients offer nothing but h2, everybody else is better off without
 BACKLOG: Final = 4_096
 CONNECTIONS_MAX: Final = 50_000  # of one worker; further ones are closed at once
 FIRST_OCTETS_TIMEOUT_S: Final = 60.0  # for a client to say anything at all
 TICK_S: Final = 1.0
 PREFACE_START: Final = PREFACE[:3]  # no HTTP/1.1 method begins so
 
-Kind = Literal["both", "grpc", "http"]
+Kind = Literal["both", "grpc", "http", "metrics"]
 
 
 class ListenSocket(NamedTuple):
-    """Where clients come in: a bound socket, TLS if any, and which of the two protocols are spoken."""
+    """Where clients come in: a bound socket, TLS if any, and what is spoken: gRPC, HTTP, both, or the metrics pages."""
 
     bound: socket.socket
-    context: ssl.SSLContext | None = None
+    tls: TlsPort | None = None
     kind: Kind = "both"
 
 
@@ -60,8 +59,10 @@ class HttpServer:
         self.state = ServerState()
         self.tick()
 
-    def protocol(self) -> asyncio.Protocol:
-        return HttpToolsProtocol(config=self.config, server_state=self.state, app_state={})
+    def protocol(self, common_name: str = "") -> asyncio.Protocol:
+        """`common_name`, of the client's certificate, is in the state of each request's scope."""
+        app_state = {"common_name": common_name}
+        return HttpToolsProtocol(config=self.config, server_state=self.state, app_state=app_state)
 
     def tick(self) -> None:
         """Keep the Date header right."""
@@ -90,9 +91,10 @@ class HttpServer:
 class FirstOctets(asyncio.Protocol):
     """A connection whose protocol is not known yet."""
 
-    def __init__(self, listener: Listener, kind: Kind) -> None:
+    def __init__(self, listener: Listener, kind: Kind, common_name: str = "") -> None:
         self._listener = listener
         self._kind = kind
+        self._common_name = common_name
         self._transport: asyncio.Transport | None = None
         self._data = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -114,10 +116,11 @@ class FirstOctets(asyncio.Protocol):
         if len(self._data) < len(PREFACE_START) and PREFACE_START.startswith(self._data):
             return
         is_grpc = self._data.startswith(PREFACE_START)
-        if (is_grpc and self._kind == "http") or (not is_grpc and self._kind == "grpc"):
+        protocol = self._listener.protocol(self._kind, is_grpc, self._common_name)
+        if protocol is None:
             self._transport.abort()
             return
-        self._hand_over(GrpcConnection(self._listener.grpc) if is_grpc else self._listener.http.protocol())
+        self._hand_over(protocol)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
@@ -145,29 +148,44 @@ class FirstOctets(asyncio.Protocol):
 class Listener:
     """The client side of a worker: its sockets and everything that came in by them."""
 
-    def __init__(self, grpc: GrpcServer, http: HttpServer) -> None:
+    def __init__(self, grpc: GrpcServer, http: HttpServer, metrics: HttpServer | None = None) -> None:
         self.grpc = grpc
         self.http = http
+        self.metrics = metrics or http
         self.undecided: set[FirstOctets] = set()
         self.is_closing = False
+        self._ports: set[TlsPort] = set()
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
 
     @property
     def connections(self) -> int:
-        return len(self.grpc.connections) + len(self.http.state.connections) + len(self.undecided)
+        decided = len(self.grpc.connections) + len(self.http.state.connections) + len(self.metrics.state.connections)
+        return decided + len(self.undecided) + sum(len(port.handshakes) for port in self._ports)
+
+    def protocol(self, kind: Kind, is_grpc: bool, common_name: str) -> asyncio.Protocol | None:
+        """What speaks with a client whose first octets are known; None where they are not welcome."""
+        if is_grpc:
+            return GrpcConnection(self.grpc, common_name) if kind in ("both", "grpc") else None
+        if kind == "grpc":
+            return None
+        return (self.metrics if kind == "metrics" else self.http).protocol(common_name)
 
     async def serve(self, one: ListenSocket) -> str:
         """Accept clients on a bound socket. Returns where that is, with the port that was chosen for 0."""
-        factory: Callable[[], asyncio.Protocol] = partial(FirstOctets, self, one.kind)
+        first = partial(FirstOctets, self, one.kind)
+        factory: Callable[[], asyncio.Protocol] = first
+        if one.tls is not None:
+            self._ports.add(one.tls)
+            factory = partial(Encrypted, one.tls, first)
         loop = asyncio.get_running_loop()
         if one.bound.family == socket.AF_UNIX:
             path = str(one.bound.getsockname())
             self._unix_paths.append(Path(path))
-            server = await loop.create_unix_server(factory, sock=one.bound, ssl=one.context, backlog=BACKLOG)
+            server = await loop.create_unix_server(factory, sock=one.bound, backlog=BACKLOG)
             self._servers.append(server)
             return path
-        server = await loop.create_server(factory, sock=one.bound, ssl=one.context, backlog=BACKLOG)
+        server = await loop.create_server(factory, sock=one.bound, backlog=BACKLOG)
         self._servers.append(server)
         host, port = one.bound.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -179,6 +197,7 @@ class Listener:
             await asyncio.sleep(TICK_S)
             self.grpc.tick(loop.time())
             self.http.tick()
+            self.metrics.tick()
 
     async def close(self, grace_s: float) -> None:
         """Accept nobody any more, let calls in progress end for `grace_s` seconds, then cut what is left."""
@@ -187,14 +206,18 @@ class Listener:
             server.close()
         for first in list(self.undecided):
             first.abort()
+        for port in self._ports:
+            port.abort()
         self.grpc.drain()
         self.http.drain()
+        self.metrics.drain()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + grace_s
-        while (self.grpc.connections or not self.http.is_idle) and loop.time() < ends_at:  # noqa: ASYNC110 - uvicorn has no event to wait for
+        while (self.grpc.connections or not self.http.is_idle or not self.metrics.is_idle) and loop.time() < ends_at:  # noqa: ASYNC110 - uvicorn has no event to wait for
             await asyncio.sleep(0.02)
         self.grpc.abort()
         self.http.abort()
+        self.metrics.abort()
         for path in self._unix_paths:
             path.unlink(missing_ok=True)
         await asyncio.sleep(0)  # the aborted transports tell their protocols

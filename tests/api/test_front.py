@@ -1,11 +1,12 @@
 """What happens to every HTTP request: the old prefix, host whitelist, CORS, OPTIONS, clients that go."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from quorate.api.asgi import Message, Receive, Scope, Send, respond_text
-from quorate.api.front import Front
+from quorate.api.front import NAME_IGNORED, Front, MetricsFront
 from quorate.api.gateway import Gateway
 from tests.api.exchange import post, request
 from tests.fakes.calls import FakeCalls
@@ -17,7 +18,7 @@ async def pages(scope: Scope, receive: Receive, send: Send) -> None:
     await respond_text(send, 200, f"page {scope['path']}")
 
 
-def front(**options: list[str]) -> Front:
+def front(**options: Any) -> Front:
     return Front(Gateway(FakeCalls(), 1000), pages, **options)
 
 
@@ -84,3 +85,33 @@ def test_another_error_while_answering_is_not_hidden() -> None:
 
     with pytest.raises(RuntimeError, match="Unexpected"):
         asyncio.run(front()(dict(SCOPE), gone, broken))
+
+
+@pytest.mark.parametrize(
+    ("name", "auth", "path", "status"),
+    [
+        ("alice", True, "/v3/kv/put", 400),
+        ("alice", True, "/v3beta/kv/put", 400),
+        ("alice", True, "/version", 200),
+        ("alice", False, "/v3/kv/put", 200),
+        ("", True, "/v3/kv/put", 200),
+    ],
+)
+def test_the_gateway_does_not_act_in_the_name_of_a_certificate(name: str, auth: bool, path: str, status: int) -> None:
+    inner = front(auth_enabled=lambda: auth)
+
+    async def with_certificate(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"common_name": name}
+        await inner(scope, receive, send)
+
+    answer = post(with_certificate, path)
+    assert answer.status_code == status
+    assert (NAME_IGNORED in answer.text) == (status == 400)
+
+
+def test_a_metrics_listener_has_figures_and_health_only() -> None:
+    door = MetricsFront(pages)
+    for path, status in (("/metrics", 200), ("/health", 200), ("/livez", 200), ("/readyz/x", 200)):
+        assert request(door, "GET", path).status_code == status
+    for path in ("/v3/kv/put", "/version", "/docs"):
+        assert request(door, "GET", path).status_code == 404

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from quorate.api.asgi import Receive, Scope, Send, respond
 from quorate.api.calls import CallLimits, Calls
+from quorate.api.encrypted import TlsPort
 from quorate.api.grpc_connection import GrpcServer
 from quorate.api.http2.limits import Limits
 from quorate.api.listener import HttpServer, Listener, ListenSocket, open_socket
@@ -59,6 +60,7 @@ async def worker(
     election_timeout_s: float = 1.0,
     request_timeout_s: float = 5.0,
     url: str = "http://127.0.0.1:0",
+    tls: TlsPort | None = None,
 ) -> AsyncIterator[Worker]:
     with tempfile.TemporaryDirectory(prefix="q") as directory:
         run_directory = Path(directory)
@@ -76,7 +78,7 @@ async def worker(
         listener = Listener(GrpcServer(calls, limits or Limits()), HttpServer(hello_app))
         clock = asyncio.ensure_future(listener.run_clock())
         try:
-            address = await listener.serve(ListenSocket(open_socket(url)))
+            address = await listener.serve(ListenSocket(open_socket(url), tls))
             await until(lambda: ring.is_ready)
             yield Worker(fake, ring, calls, listener, address)
         finally:
