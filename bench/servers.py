@@ -91,6 +91,8 @@ def _etcd_version(binary: str) -> str:
 
 
 def _revision() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     described = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
         capture_output=True,

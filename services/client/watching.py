@@ -46,12 +46,16 @@ class AsyncWatch:
             try:
                 response = await self._read()
             except grpc.aio.AioRpcError as lost:
+                if self._closed:
+                    break
                 await self._lost(translated(lost))
                 continue
             except asyncio.CancelledError:
                 if self._closed:
                     break
                 raise
+            if self._closed:
+                break
             if response is None:
                 await self._lost(EtcdError(errors.UNAVAILABLE, "the stream has ended"))
             elif response.canceled:
@@ -78,12 +82,16 @@ class AsyncWatch:
         self._drop()
 
     async def _read(self) -> WatchResponse | None:
-        if self._stream is None:
-            self._stream = await self._connection.stream(
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = await self._connection.stream(
                 methods.WATCH_PATH, WatchResponse.FromString, hasleader=self._hasleader
             )
-            await self._stream.write(WatchRequest(create_request=self._create))
-        response = await self._stream.read()
+            if self._closed:
+                self._drop()
+                return None
+            await stream.write(WatchRequest(create_request=self._create))
+        response = await stream.read()
         return None if response is grpc.aio.EOF else response
 
     async def _canceled(self, response: WatchResponse) -> None:

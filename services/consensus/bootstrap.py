@@ -177,7 +177,8 @@ def _resolved(url: str) -> str:
     parts = urlsplit(url)
     if parts.hostname is None or parts.port is None:
         return url
-    address = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)[0][4]
+    found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+    address = min(found, key=lambda one: one[0] != socket.AF_INET)[4]  # IPv4 first, as Go resolves
     return f"{parts.scheme}://{address[0]}:{parts.port}"
 
 
