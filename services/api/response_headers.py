@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from quorate.api.ring import Ring
-from quorate.proto.rpc_pb2 import LeaseGrantResponse, ResponseHeader
+from quorate.proto.rpc_pb2 import ResponseHeader
 from quorate.wire.messages import Role
+
+_FIELD = b"\x0a"  # in every response message the header is field 1
 
 
 class ResponseHeaders:
-    """Headers as bytes. In every response message the header is field 1."""
+    """Headers as bytes. Only the revision changes from one to the next, so it is put between what was made before."""
 
     def __init__(self, ring: Ring) -> None:
-        self._role: Role | None = ring.role
+        self._ids = b""
+        self._term = b""
         self._cached = (-1, b"")
+        if ring.role is not None:
+            self._on_role(ring.role)
         ring.on_role(self._on_role)
 
     def at(self, revision: int) -> bytes:
-        """The header field of a response at a revision."""
+        """The header field of a response at a revision; without it for 0."""
         cached, header = self._cached
         if cached != revision:
-            made = ResponseHeader(revision=revision)
-            if self._role is not None:
-                made.cluster_id = self._role.cluster_id
-                made.member_id = self._role.member_id
-                made.raft_term = self._role.term
-            header = LeaseGrantResponse(header=made).SerializeToString()
+            fields = self._ids + ResponseHeader(revision=revision).SerializeToString() + self._term
+            header = _FIELD + bytes((len(fields),)) + fields
             self._cached = (revision, header)
         return header
 
     def _on_role(self, role: Role) -> None:
-        self._role = role
+        ids = ResponseHeader(cluster_id=role.cluster_id, member_id=role.member_id)
+        self._ids = ids.SerializeToString()
+        self._term = ResponseHeader(raft_term=role.term).SerializeToString()
         self._cached = (-1, b"")

@@ -21,10 +21,12 @@ from quorate.watch.catch_up import SLICE_BYTES_MAX, SLICE_REVISIONS_MAX, Batch, 
 from quorate.watch.events import encoded
 from quorate.watch.groups import Fan, Group, State, Worker
 from quorate.watch.ranges import TO_THE_END, Ranges
-from quorate.wire.messages import EVENTS, main_revision
+from quorate.wire.messages import EVENTS, MAIN_SHIFT, main_revision
 from quorate.wire.watching import (
     BEHIND,
     COMPACTED,
+    DELIVER_EVENTS,
+    HANDLE_BYTES,
     HISTORY,
     MARK,
     SYNCED,
@@ -192,16 +194,16 @@ class Hub:
         if not self._ranges and not self.catch_up.is_reading:
             self.revision = after
         else:
-            changes: Iterable[Change] = changes_of(body, EVENTS.size, count)
+            changes = changes_of(body, EVENTS.size, count)
             if before < self.revision:
-                changes = (change for change in changes if main_revision(change.record) > self.revision)
-            self._publish(Batch(self.revision, after, list(changes), with_previous, len(body)))
+                changes = [change for change in changes if main_revision(change[0]) > self.revision]
+            self._publish(Batch(self.revision, after, changes, with_previous, len(body)))
         self._wake_future()
 
     def answer(self, body: bytes) -> None:
         """HISTORY: a slice that was asked for."""
         request_id, compact_revision, complete_revision, count = HISTORY.unpack_from(body)
-        changes = list(changes_of(body, HISTORY.size, count))
+        changes = changes_of(body, HISTORY.size, count)
         if request_id == _GAP_READ:
             if self._gap_end:
                 self._fill_gap(compact_revision, complete_revision, changes, len(body))
@@ -249,22 +251,22 @@ class Hub:
         touched: list[Fan] = []
         shared = False
         match = self._ranges.match
-        for change in batch.changes:
-            fans = match(change.key)
+        for record, key, key_value, previous in batch.changes:
+            fans = match(key)
             if not fans:
                 continue
             shared = shared or len(fans) > 1
-            record = change.record
-            main = main_revision(record)
+            is_tombstone = record & 1
+            main = record >> MAIN_SHIFT
             plain = with_previous = b""
             for fan in fans:
                 form = fan.form
-                if form & 3 and not fan.wants(record & 1):
+                if form & 3 and not fan.wants(is_tombstone):
                     continue
                 if form & Form.PREVIOUS:
-                    event = with_previous = with_previous or encoded(change, with_previous=True)
+                    event = with_previous = with_previous or encoded(is_tombstone, key_value, previous)
                 else:
-                    event = plain = plain or encoded(change, with_previous=False)
+                    event = plain = plain or encoded(is_tombstone, key_value, b"")
                 if fan.events is None:
                     fan.events = [(main, event)]
                     touched.append(fan)
@@ -293,7 +295,12 @@ class Hub:
             if shared:
                 alike.setdefault((worker, tuple([id(event) for _, event in events])), []).append(fan)
                 continue
-            worker.tell_handles(fan.handles, events, 0, following)
+            if len(events) == 1:
+                handles = fan.handles
+                head = DELIVER_EVENTS.pack(Told.EVENTS, events[0][0], following, len(handles) // HANDLE_BYTES)
+                worker.send(head, handles, events[0][1])
+            else:
+                worker.tell_handles(fan.handles, events, 0, following)
             fan.events = None
         for (worker, _), fans in alike.items():
             events = fans[0].events

@@ -82,17 +82,18 @@ class Cohort:
     def add(self, changes: list[Change]) -> None:
         """Sort changes, which follow on those added before, into the buckets that want them."""
         match = self._ranges.match
-        for change in changes:
-            main = main_revision(change.record)
+        for record, key, key_value, previous in changes:
+            main = main_revision(record)
+            is_tombstone = record & 1
             plain = with_previous = b""
-            for bucket in match(change.key):
-                if main < bucket.next_revision or not bucket.fan.wants(change.record & 1):
+            for bucket in match(key):
+                if main < bucket.next_revision or not bucket.fan.wants(is_tombstone):
                     continue
                 if bucket.fan.form & Form.PREVIOUS:
-                    with_previous = with_previous or encoded(change, with_previous=True)
+                    with_previous = with_previous or encoded(is_tombstone, key_value, previous)
                     bucket.events.append((main, with_previous))
                 else:
-                    plain = plain or encoded(change, with_previous=False)
+                    plain = plain or encoded(is_tombstone, key_value, b"")
                     bucket.events.append((main, plain))
 
 
@@ -183,9 +184,7 @@ class CatchUp:
             return None
         if with_previous and not all(batch.with_previous for batch in batches):
             return None
-        return [
-            change for batch in batches for change in batch.changes if main_revision(change.record) > after_revision
-        ]
+        return [change for batch in batches for change in batch.changes if main_revision(change[0]) > after_revision]
 
     def settle(self) -> None:
         """Forget what no cohort can need any more."""

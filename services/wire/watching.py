@@ -13,7 +13,6 @@ that asked for fragments get them from their api worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import Final, NamedTuple
@@ -135,17 +134,14 @@ def pack_history_compacted(request_id: int, compact_revision: int) -> bytes:
     return HISTORY.pack(request_id, compact_revision, 0, 0)
 
 
-class Change(NamedTuple):
-    """One change as EVENTS and HISTORY carry it."""
-
-    record: int  # see messages.record_id
-    key: bytes
-    key_value: bytes
-    previous: bytes  # empty: there was none, it was compacted, or it was not asked for
+Change = tuple[int, bytes, bytes, bytes]
+"""One change as EVENTS and HISTORY carry it: record id, key, KeyValue, and the KeyValue before (empty: there was none,
+it was compacted, or it was not asked for)."""
 
 
-def changes_of(body: bytes, position: int, count: int) -> Iterator[Change]:
+def changes_of(body: bytes, position: int, count: int) -> list[Change]:
     """The `count` changes packed in `body` from `position` on."""
+    changes = []
     unpack, size = EVENT.unpack_from, EVENT.size
     for _ in range(count):
         record, key_length, value_length, previous_length, key_start = unpack(body, position)
@@ -153,5 +149,6 @@ def changes_of(body: bytes, position: int, count: int) -> Iterator[Change]:
         middle = position + value_length
         end = middle + previous_length
         key_start += position
-        yield Change(record, body[key_start : key_start + key_length], body[position:middle], body[middle:end])
+        changes.append((record, body[key_start : key_start + key_length], body[position:middle], body[middle:end]))
         position = end
+    return changes

@@ -232,8 +232,9 @@ class StoreMachine(RuleBasedStateMachine):
             first = complete + 1
 
     def told(self, change: Change) -> Any:
-        previous = kv_pb2.KeyValue.FromString(change.previous) if change.previous else None
-        return change.record & 1, kv_pb2.KeyValue.FromString(change.key_value), previous
+        record, _, key_value, before = change
+        previous = kv_pb2.KeyValue.FromString(before) if before else None
+        return record & 1, kv_pb2.KeyValue.FromString(key_value), previous
 
     def changes(self, first: int, last: int, key: bytes, end: bytes, previous: bool) -> Any:
         expected = []
