@@ -16,6 +16,7 @@ from quorate.api.http2.limits import Limits
 from quorate.api.listener import HttpServer, Kind, Listener, ListenSocket, open_socket
 from quorate.api.metrics import Metrics
 from quorate.api.pages import make_pages
+from quorate.api.quota import Quota
 from quorate.api.response_headers import ResponseHeaders
 from quorate.api.ring import Ring
 from quorate.api.tallies import Publisher
@@ -48,13 +49,14 @@ def make_calls(config: Config, ring: Ring) -> Calls:
     """Every method this worker answers."""
     limits = CallLimits(config.max_request_bytes, config.max_txn_ops)
     health = Health(ring)
-    lease = Lease(ring, LeaseIds(time.time_ns() // 1_000_000, lifecycle.worker_number()))
+    quota = Quota(ring)
+    lease = Lease(ring, LeaseIds(time.time_ns() // 1_000_000, lifecycle.worker_number()), quota)
     watches = make_watches(ring)
     watch = Watch(ring, watches, limits, config.watch_progress_notify_interval / 1000, Random())  # noqa: S311 - no secret
     recipes = Recipes(ring, watches, lease)
     election = Election(recipes)
     services = (
-        KV(ring, limits),
+        KV(ring, limits, quota),
         lease,
         Lock(recipes),
         election,

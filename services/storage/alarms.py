@@ -7,14 +7,10 @@ by a command of its own, and from there on all members refuse alike.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from quorate.proto import rpc_pb2
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
-
-PUT_COST_BYTES: Final = 256  # besides key and value
-LEASE_COST_BYTES: Final = 64
 
 Alarm = tuple[int, int]  # AlarmType, member id
 
@@ -65,23 +61,3 @@ class Alarms:
         kinds = {kind for kind, _ in self.active}
         self.is_out_of_space = rpc_pb2.NOSPACE in kinds
         self.is_corrupt = rpc_pb2.CORRUPT in kinds
-
-
-def put_cost(key: bytes, value: bytes) -> int:
-    """What a put is counted with against the quota."""
-    return PUT_COST_BYTES + len(key) + len(value)
-
-
-def txn_cost(request: rpc_pb2.TxnRequest) -> int:
-    """What a transaction is counted with: its dearer branch, nested ones included."""
-    return max(_branch_cost(request.success), _branch_cost(request.failure))
-
-
-def _branch_cost(operations: Iterable[rpc_pb2.RequestOp]) -> int:
-    cost = 0
-    for operation in operations:
-        if operation.HasField("request_put"):
-            cost += put_cost(operation.request_put.key, operation.request_put.value)
-        elif operation.HasField("request_txn"):
-            cost += txn_cost(operation.request_txn)
-    return cost

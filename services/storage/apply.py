@@ -16,7 +16,6 @@ from google.protobuf.message import DecodeError
 
 from quorate.proto import rpc_pb2
 from quorate.storage import txn
-from quorate.storage.alarms import LEASE_COST_BYTES, put_cost, txn_cost
 from quorate.storage.database import Database
 from quorate.storage.headers import MALFORMED, Headers, failed
 from quorate.storage.judge import Judge
@@ -25,7 +24,8 @@ from quorate.storage.state import State
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 from quorate.wire.identity import Caller, TokenGrant
-from quorate.wire.messages import RESULT, STORAGE_WORKER, Chunk, Op, commands_of
+from quorate.wire.messages import RESULT, STORAGE_WORKER, UNBOUNDED, Chunk, Op, commands_of
+from quorate.wire.requests import LEASE_COST_BYTES, put_cost, txn_cost
 
 AUTH_COMMANDS: Final = frozenset(
     {Op.AUTH_ENABLE, Op.AUTH_DISABLE, Op.USER_ADD, Op.USER_DELETE, Op.USER_CHANGE_PASSWORD, Op.USER_GRANT_ROLE}
@@ -262,15 +262,18 @@ class Applier:
             response.alarms.add(memberID=member_id, alarm=rpc_pb2.AlarmType.ValueType(kind))
         return self.headers.at(self.store.revision) + response.SerializeToString()
 
-    def _may_reach_quota(self, chunk: Chunk) -> bool:
+    @property
+    def space_left_bytes(self) -> int:
+        """What fits under the quota now, negative when it is used up."""
         if self.quota_bytes is None:
-            return False
-        ahead = len(chunk.commands) + chunk.size * 256
-        return self._database.size_bytes + self._database.pending_bytes + ahead >= self.quota_bytes
+            return UNBOUNDED
+        return self.quota_bytes - self._database.size_bytes - self._database.pending_bytes
+
+    def _may_reach_quota(self, chunk: Chunk) -> bool:
+        return len(chunk.commands) + chunk.size * 256 >= self.space_left_bytes
 
     def _check_space(self) -> None:
         """CallFailed, although the change was made, when the database has reached its quota."""
-        database = self._database
-        if self.quota_bytes is not None and database.size_bytes + database.pending_bytes >= self.quota_bytes:
+        if self.space_left_bytes <= 0:
             self.wants_space_alarm = True
             raise CallFailed(errors.NO_SPACE)

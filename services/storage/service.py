@@ -33,6 +33,7 @@ from quorate.wire.messages import (
     COMMANDS_MAX,
     ENTRY,
     IMAGE,
+    SPACE,
     START,
     STORAGE_HELLO,
     STORAGE_WORKER,
@@ -118,6 +119,7 @@ class Service:
         self._told = (0, 0)
         self._is_quiet = False  # the last wait heard nothing
         self._dirty_since = 0.0
+        self._told_size_bytes = 0
         self._commit_again = 0.0  # not before: the disk was full
         self._lease_check = 0.0
         self._alarm_proposed = -ALARM_RETRY_SECONDS
@@ -163,6 +165,7 @@ class Service:
         self._answer_later_ones()
         self._propose(now)
         self._tell_applied()
+        self._tell_space()
         flushed = self.endpoint.flush()
         if self._dirty_since and (
             len(self.state.database.pending) >= COMMIT_ROWS or now - self._dirty_since > COMMIT_SECONDS_MAX
@@ -283,6 +286,8 @@ class Service:
         if channel is self._consensus:
             self._started = False
             self._told = (0, 0)
+        elif channel.peer.part is Part.API:
+            self._told_size_bytes = 0
         elif channel is self._watch:
             self._watch_needs_previous = False
             self._published = self.state.store.revision
@@ -303,6 +308,8 @@ class Service:
                     self._started = True
                 case Kind.ROLE:
                     self._role = Role.unpack(body)
+                case Kind.SPACE:
+                    self.applier.wants_space_alarm = True
                 case Kind.WATCH_NEEDS:
                     self._publish()
                     self._watch_needs_previous = bool(WATCH_NEEDS.unpack(body)[0])
@@ -449,6 +456,15 @@ class Service:
         if self._is_quiet or applied[0] - self._told[0] >= TELL_ENTRIES or applied[1] != self._told[1]:
             self._told = applied
             self._consensus.send(Kind.APPLIED, APPLIED.pack(*applied))
+
+    def _tell_space(self) -> None:
+        """Tell api workers how much room is left, when that has changed since the last commit."""
+        size_bytes = self.state.database.size_bytes
+        if size_bytes != self._told_size_bytes:
+            self._told_size_bytes = size_bytes
+            for channel in self.endpoint.channels.values():
+                if channel.peer.part is Part.API and channel.opened:
+                    channel.send(Kind.SPACE, SPACE.pack(self.applier.space_left_bytes))
 
     # --- proposing ---------------------------------------------------------------------------------------------------
 

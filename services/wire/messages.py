@@ -22,6 +22,7 @@ do about a loss is in the last column.
 | WATCH         | api → watch                      | api registers its live watchers again                             |
 | DELIVER       | watch → api                      | api registers again at the next revision                          |
 | IMAGE_TAKE, IMAGE_TAKEN, IMAGE_INSTALL | consensus ↔ storage | consensus asks again                                  |
+| SPACE         | storage ↔ api                    | the next one says more; storage judges again              |
 | STATS_READ, STATS | any → any                    | the scrape shows what the others said                             |
 
 A *command* is one client request in its protobuf bytes with a small header; a *chunk* is what one api worker said
@@ -72,6 +73,7 @@ class Kind(IntEnum):
     IMAGE_INSTALL = 20  # Image: replace the database by this file; storage says hello again afterwards
     STATS_READ = 21  # request id (8 bytes, little endian)
     STATS = 22  # request id, then Prometheus text of this process
+    SPACE = 24  # from storage Space; from api empty: a write was refused for want of space, raise the alarm
 
 
 class EntryKind(IntEnum):
@@ -228,6 +230,8 @@ ENTRY: Final = Struct("<QQB")  # log index, term, EntryKind; the payload follows
 START: Final = Struct("<QQQQ")  # cluster id, member id, log index of the first ENTRY to come, commit index now
 APPLIED: Final = Struct("<QQ")  # applied index, durable applied index (in the database and synced with it)
 STORAGE_HELLO: Final = Struct("<Q")  # durable applied index: entries up to here are not needed again
+SPACE: Final = Struct("<q")  # bytes that fit under the quota, negative when it is used up; UNBOUNDED without one
+UNBOUNDED: Final = (1 << 63) - 1
 ROLE: Final = Struct(
     "<QQQQQBBH"
 )  # cluster id, member id, term, leader id (0: none), commit index, is leader, is learner, 0

@@ -7,13 +7,15 @@ operation limit is a setting of one member and so must not decide what the log m
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from quorate.proto import rpc_pb2
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 
 OPEN_END = b"\0"  # as range_end: every key from `key` on
+PUT_COST_BYTES = 256  # besides key and value
+LEASE_COST_BYTES = 64
 Deletes = list[tuple[bytes, bytes]]
 
 
@@ -53,6 +55,26 @@ def is_read_only(request: rpc_pb2.TxnRequest) -> bool:
     return all(operation.WhichOneof("request") == "request_range" for operation in request.success) and all(
         operation.WhichOneof("request") == "request_range" for operation in request.failure
     )
+
+
+def put_cost(key: bytes, value: bytes) -> int:
+    """What a put is counted with against the quota."""
+    return PUT_COST_BYTES + len(key) + len(value)
+
+
+def txn_cost(request: rpc_pb2.TxnRequest) -> int:
+    """What a transaction is counted with: its dearer branch, nested ones included."""
+    return max(_branch_cost(request.success), _branch_cost(request.failure))
+
+
+def _branch_cost(operations: Iterable[rpc_pb2.RequestOp]) -> int:
+    cost = 0
+    for operation in operations:
+        if operation.HasField("request_put"):
+            cost += put_cost(operation.request_put.key, operation.request_put.value)
+        elif operation.HasField("request_txn"):
+            cost += txn_cost(operation.request_txn)
+    return cost
 
 
 def _check_operations(request: rpc_pb2.TxnRequest, operations_max: int | None) -> None:

@@ -19,6 +19,7 @@ from quorate.api.encrypted import TlsPort
 from quorate.api.grpc_connection import GrpcServer
 from quorate.api.http2.limits import Limits
 from quorate.api.listener import HttpServer, Listener, ListenSocket, open_socket
+from quorate.api.quota import Quota
 from quorate.api.ring import Ring
 from quorate.api.v3rpc import kv
 from quorate.api.v3rpc.cluster import Cluster
@@ -69,7 +70,7 @@ async def worker(
         bounds = call_limits or CallLimits()
         health = Health(ring)
         routes = {
-            **kv.KV(ring, bounds).routes(),
+            **kv.KV(ring, bounds, Quota(ring)).routes(),
             **Cluster(ring).routes(),
             **Maintenance(ring, "3.6.14").routes(),
             **health.routes(),

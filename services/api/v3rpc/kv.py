@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from quorate.api.calling import Done
 from quorate.api.calls import CallLimits, Context, Route
+from quorate.api.quota import Quota
 from quorate.api.ring import Ring
 from quorate.proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 from quorate.wire.messages import Op
-from quorate.wire.requests import check_delete, check_put, check_range, check_txn, is_read_only
+from quorate.wire.requests import check_delete, check_put, check_range, check_txn, is_read_only, put_cost, txn_cost
 
 
 def is_serializable(request: TxnRequest) -> bool:
@@ -22,9 +23,10 @@ def is_serializable(request: TxnRequest) -> bool:
 class KV:
     """Reads take the lane their consistency asks for, writes are ordered."""
 
-    def __init__(self, ring: Ring, limits: CallLimits) -> None:
+    def __init__(self, ring: Ring, limits: CallLimits, quota: Quota) -> None:
         self._ring = ring
         self._limits = limits
+        self._quota = quota
 
     def routes(self) -> dict[str, Route]:
         return {
@@ -44,8 +46,11 @@ class KV:
         self._ring.add(lane, Op.RANGE, body, done, expires_at, context.identity)
 
     def put(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        check_put(PutRequest.FromString(body))
+        request = PutRequest.FromString(body)
+        check_put(request)
         self._limits.check_size(body)
+        if self._quota.is_near:
+            self._quota.check(put_cost(request.key, request.value))
         self._ring.add(self._ring.writes, Op.PUT, body, done, expires_at, context.identity)
 
     def delete_range(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
@@ -59,6 +64,8 @@ class KV:
         ring = self._ring
         if not is_read_only(request):
             self._limits.check_size(body)
+            if self._quota.is_near:
+                self._quota.check(txn_cost(request))
             lane = ring.writes
         else:
             lane = ring.local if is_serializable(request) else ring.reads

@@ -11,6 +11,7 @@ from typing import Final
 
 from quorate.api.calling import CallStream, Done
 from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
+from quorate.api.quota import Quota
 from quorate.api.ring import Ring
 from quorate.proto.rpc_pb2 import (
     LeaseGrantRequest,
@@ -22,6 +23,7 @@ from quorate.proto.rpc_pb2 import (
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 from quorate.wire.messages import Op
+from quorate.wire.requests import LEASE_COST_BYTES
 
 _SUFFIX_BITS: Final = 48
 _COUNTER_BITS: Final = 8
@@ -45,8 +47,9 @@ class LeaseIds:
 class Lease:
     """The service; `ids` is shared with whoever else grants leases in this process."""
 
-    def __init__(self, ring: Ring, ids: LeaseIds) -> None:
+    def __init__(self, ring: Ring, ids: LeaseIds, quota: Quota) -> None:
         self._ring = ring
+        self._quota = quota
         self._ids = ids
 
     def routes(self) -> dict[str, Route]:
@@ -63,6 +66,7 @@ class Lease:
 
     def grant(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         request = LeaseGrantRequest.FromString(body)
+        self._quota.check(LEASE_COST_BYTES)
         if request.ID:
             self._ring.add(self._ring.writes, Op.LEASE_GRANT, body, done, expires_at, context.identity)
         else:
