@@ -238,12 +238,13 @@ def test_a_checkpoint_comes_when_so_much_was_written_and_not_before(ring: Ring) 
         ring.entry(put(b"k%d" % number, b"v" * 400_000))
     ring.results(60)
     ring.until(lambda: not ring.state.is_dirty and not database.checkpoint_is_running)
-    assert 1 == asked
+    made = asked
+    assert 1 <= made <= 2, "24 MB are one checkpoint and perhaps the start of the next"
     for number in range(20):
         ring.entry(put(b"small%d" % number))
         ring.results()
         ring.until(lambda: not ring.state.is_dirty)
-    assert 1 == asked
+    assert made == asked
 
 
 def test_a_large_range_is_answered_behind_its_neighbours(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
