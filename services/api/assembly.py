@@ -55,17 +55,18 @@ def make_calls(config: Config, ring: Ring) -> Calls:
     watch = Watch(ring, watches, limits, config.watch_progress_notify_interval / 1000, Random())  # noqa: S311 - no secret
     recipes = Recipes(ring, watches, lease)
     election = Election(recipes)
+    maintenance = Maintenance(ring, ETCD_VERSION)
     services = (
         KV(ring, limits, quota),
         lease,
         Lock(recipes),
         election,
         Cluster(ring),
-        Maintenance(ring, ETCD_VERSION),
+        maintenance,
         health,
     )
     routes = {method: route for service in services for method, route in service.routes().items()}
-    streaming = (watch, lease, election, health)
+    streaming = (watch, lease, election, maintenance, health)
     streams = {method: route for service in streaming for method, route in service.streams().items()}
     return Calls(ring, routes, streams)
 

@@ -26,6 +26,7 @@ Handler = Callable[[bytes], None]
 
 REQUEST_TIMEOUT_S: Final = 5.0  # etcd: ReqTimeout without the elections
 SWEEP_INTERVAL_S: Final = 0.1
+FOREVER: Final = float("inf")  # the start of a wait that does not end by itself
 READY_CHECK_S: Final = 0.01
 FLUSH_RETRY_S: Final = 0.001
 WAITING_MAX: Final = 20_000  # commands of one worker without an answer; etcd refuses at 5,000 entries not applied
@@ -55,11 +56,12 @@ class Waiting:
 class Lane:
     """Commands of one kind on their way to one neighbour."""
 
-    __slots__ = ("bytes", "channel", "full", "kind", "open", "unsent_bytes")
+    __slots__ = ("bytes", "channel", "full", "is_patient", "kind", "open", "unsent_bytes")
 
-    def __init__(self, kind: Kind, channel: Channel) -> None:
+    def __init__(self, kind: Kind, channel: Channel, is_patient: bool = False) -> None:
         self.kind = int(kind)
         self.channel = channel
+        self.is_patient = is_patient  # answers may take minutes: only the client's own deadline ends the wait
         self.open: Waiting | None = None  # the chunk that still takes commands
         self.full: list[Waiting] = []  # chunks that take no more and have not left
         self.bytes = 0  # of the open chunk
@@ -100,9 +102,10 @@ class Ring:
         self.writes = Lane(Kind.PROPOSE, self.consensus)
         self.reads = Lane(Kind.READ, self.consensus)
         self.local = Lane(Kind.LOCAL, self.storage)
+        self.patient = Lane(Kind.LOCAL, self.storage, is_patient=True)
         for channel in (self.consensus, self.storage):
             channel.watch_for_loss()
-        self._lanes = (self.writes, self.reads, self.local)
+        self._lanes = (self.writes, self.reads, self.local, self.patient)
         self._cluster = Lane(Kind.CLUSTER_CALL, self.consensus)
         endpoint.when_opened(self._on_open)
         self._loop.add_reader(endpoint.fileno(), self._on_readable)
@@ -128,7 +131,7 @@ class Ring:
         self._unanswered += 1
         chunk = lane.open
         if chunk is None:
-            chunk = lane.open = self._begin(lane.kind)
+            chunk = lane.open = self._begin(lane.kind, lane.is_patient)
         chunk.commands.append(messages.COMMAND.pack(op, 0, len(identity), len(body)) + identity + body)
         if expires_at is not None:
             self._expire(chunk, len(chunk.dones), expires_at)
@@ -225,9 +228,9 @@ class Ring:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    def _begin(self, kind: int) -> Waiting:
+    def _begin(self, kind: int, is_patient: bool = False) -> Waiting:
         number = next(self._numbers)
-        waiting = Waiting(kind, number, self._loop.time())
+        waiting = Waiting(kind, number, FOREVER if is_patient else self._loop.time())
         self._waiting[number] = waiting
         if not self._sweep_scheduled:
             self._sweep_scheduled = True
@@ -414,6 +417,8 @@ class Ring:
             self._expire_some(waiting, now)
         overdue = []
         for waiting in self._waiting.values():
+            if waiting.started_at == FOREVER:
+                continue
             if waiting.started_at + self._timeout_s > now:
                 break
             overdue.append(waiting)

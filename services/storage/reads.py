@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from google.protobuf.message import DecodeError, Message
 
 from quorate.proto import rpc_pb2
-from quorate.storage import hashkv, ranges, schema, txn
+from quorate.storage import hashkv, ranges, schema, snapshot, txn
 from quorate.storage.apply import Applier
 from quorate.storage.buckets import Buckets
 from quorate.storage.database import read_blobs
@@ -163,6 +163,7 @@ class Questions:
             Op.HASH: self.hash,
             Op.HASH_KV: self.hash_kv,
             Op.DEFRAGMENT: self.defragment,
+            Op.SNAPSHOT: self.snapshot,
             Op.CREDENTIALS: self.credentials,
             Op.TOKEN: self.token,
             Op.PERMISSION: lambda _body: b"",
@@ -302,6 +303,11 @@ class Questions:
     def defragment(self, _body: bytes) -> Defragment:
         """Defragment: answered when no page is free."""
         return Defragment()
+
+    def snapshot(self, _body: bytes) -> Deferred:
+        """Snapshot: the path of a file that holds everything, for the api worker that asks."""
+        path = self._store.database.path
+        return Deferred(Task(max(0, self._store.compact_revision), lambda: bytes(snapshot.export(path))))
 
     def hash(self, _body: bytes) -> Deferred:
         """Hash: over everything in the history table."""

@@ -102,6 +102,7 @@ class Service:
         self._stats: Stats | None = None
         self.image_to_install: Path | None = None  # set when `run` returned because of it
         self._is_taking_image = False
+        snapshot.drop_exports(state.database.path)
         self._clock = clock
         self._log = log
         self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -1,5 +1,8 @@
 """Images: the whole database in one file at one applied index, taken while applies go on, and put in place of another.
 
+An image for a member stays until the next one; an export for a client belongs to the api worker that asked for it,
+which opens it and takes its name away at once.
+
 An image is a database like ours, compact, and says itself where it stands. Taking one is SQLite's own VACUUM INTO: one
 read transaction on a thread, a new file, synced and renamed when it is whole. Installing one is a rename between
 closing the old database and opening the new one, so a crash leaves the one or the other.
@@ -7,9 +10,12 @@ closing the old database and opening the new one, so a crash leaves the one or t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +24,8 @@ from quorate.storage import schema
 
 SUFFIX: Final = ".snap.db"
 DRAFT: Final = "image.tmp"
+EXPORT: Final = "export-*.tmp"
+EXPORT_SECONDS_MAX: Final = 60.0  # an export that nobody opened for so long was for a worker that is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +41,7 @@ def take(database: Path) -> Image:
     """Write an image of what is committed next to the database; images taken before are deleted."""
     draft = database.with_name(DRAFT)
     draft.unlink(missing_ok=True)
-    connection = sqlite3.connect(database, isolation_level=None)
-    try:
-        connection.execute("VACUUM INTO ?", (str(draft),))
-    finally:
-        connection.close()
+    _copy(database, draft)
     index, term = _standing(draft)
     with draft.open("rb") as file:
         os.fsync(file.fileno())
@@ -47,6 +51,37 @@ def take(database: Path) -> Image:
     draft.rename(path)
     schema.sync_directory(database.parent)
     return Image(index, term, path)
+
+
+def export(database: Path) -> Path:
+    """Write what is committed to a new file for a client; whoever gets the path removes it."""
+    drop_exports(database, EXPORT_SECONDS_MAX)
+    prefix, suffix = EXPORT.split("*")
+    descriptor, name = tempfile.mkstemp(suffix, prefix, database.parent)
+    os.close(descriptor)
+    path = Path(name)
+    try:
+        _copy(database, path)
+    except BaseException:
+        path.unlink()
+        raise
+    return path
+
+
+def drop_exports(database: Path, older_seconds: float = 0.0) -> None:
+    """Delete exports that were not written to for so long."""
+    for path in database.parent.glob(EXPORT):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= older_seconds:
+                path.unlink()
+
+
+def _copy(database: Path, target: Path) -> None:
+    connection = sqlite3.connect(database, isolation_level=None)
+    try:
+        connection.execute("VACUUM INTO ?", (str(target),))
+    finally:
+        connection.close()
 
 
 def check(path: Path, index: int) -> None:

@@ -104,7 +104,7 @@ class Op(IntEnum):
     HASH = 14
     HASH_KV = 15
     DEFRAGMENT = 16
-    SNAPSHOT = 17
+    SNAPSHOT = 17  # the answer is the path of a file with everything, to be opened and removed by the worker
     CORRUPT_CHECK = 18
     AUTH_ENABLE = 32
     AUTH_DISABLE = 33

@@ -69,13 +69,14 @@ async def worker(
         ring = Ring(Endpoint(run_directory, Address(Part.API)), election_timeout_s, request_timeout_s)
         bounds = call_limits or CallLimits()
         health = Health(ring)
+        maintenance = Maintenance(ring, "3.6.14")
         routes = {
             **kv.KV(ring, bounds, Quota(ring)).routes(),
             **Cluster(ring).routes(),
-            **Maintenance(ring, "3.6.14").routes(),
+            **maintenance.routes(),
             **health.routes(),
         }
-        calls = Calls(ring, routes, health.streams())
+        calls = Calls(ring, routes, {**health.streams(), **maintenance.streams()})
         listener = Listener(GrpcServer(calls, limits or Limits()), HttpServer(hello_app))
         clock = asyncio.ensure_future(listener.run_clock())
         try:

@@ -39,6 +39,7 @@ class FakeRing:
         self.version = "3.6.0"  # of the cluster
         self.read_error: EtcdError | None = None  # storage answers every range with it
         self.is_silent = False  # consensus drops what it is asked, as if it had no leader
+        self.export = Path("/nonexistent")  # what storage answers a snapshot with
         self.seen: list[tuple[int, int]] = []  # (message kind, op) of every command that storage took
         self.chunks: list[int] = []  # commands of each chunk that storage took
         self._held: list[tuple[Chunk, list[bytes]]] = []
@@ -191,6 +192,8 @@ class FakeRing:
                 answer = store.txn(body)
             case Op.STATUS:
                 answer = rpc_pb2.StatusResponse(header=store.header(), dbSize=4096).SerializeToString()
+            case Op.SNAPSHOT:
+                answer = bytes(self.export)
             case _:
                 answer = b""
         return messages.pack_result(0, answer)

@@ -72,6 +72,23 @@ def test_an_image_of_another_index_is_refused(member: Member) -> None:
     member.close()
 
 
+def test_an_export_is_a_file_of_its_own_with_everything_committed(member: Member) -> None:
+    export = snapshot.export(member.path)
+    assert export != snapshot.export(member.path)
+    snapshot.check(export, 300)
+    assert export.stat().st_size % 512 == 0
+    member.close()
+
+
+def test_exports_that_nobody_took_are_deleted(member: Member) -> None:
+    export = snapshot.export(member.path)
+    snapshot.drop_exports(member.path, older_seconds=60)
+    assert export.exists()
+    snapshot.drop_exports(member.path)
+    assert not export.exists()
+    member.close()
+
+
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b""])
 def test_a_file_that_is_no_database_is_named_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "db"

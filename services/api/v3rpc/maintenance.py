@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from quorate.api.calling import Done
-from quorate.api.calls import Context, Route
+from quorate.api.calling import CallStream, Done
+from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.ring import Ring
+from quorate.api.v3rpc.snapshot import Download
 from quorate.proto.rpc_pb2 import AlarmRequest, HashKVRequest, StatusResponse
 from quorate.wire import errors
 from quorate.wire.messages import ClusterOp, Op
@@ -29,19 +30,25 @@ class Maintenance:
             f"{service}/Downgrade": Route(self.downgrade),
         }
 
+    def streams(self) -> dict[str, StreamRoute]:
+        return {"/etcdserverpb.Maintenance/Snapshot": StreamRoute(self.snapshot, serves_learner=True)}
+
+    def snapshot(self, context: Context, responses: Responses, done: StreamDone) -> CallStream:
+        return Download(self._ring, context, responses, done)
+
     def alarm(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         AlarmRequest.FromString(body)
         self._ring.add(self._ring.writes, Op.ALARM, body, done, expires_at, context.identity)
 
     def defragment(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        self._ring.add(self._ring.local, Op.DEFRAGMENT, body, done, expires_at, context.identity)
+        self._ring.add(self._ring.patient, Op.DEFRAGMENT, body, done, expires_at, context.identity)
 
     def hash(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        self._ring.add(self._ring.local, Op.HASH, body, done, expires_at, context.identity)
+        self._ring.add(self._ring.patient, Op.HASH, body, done, expires_at, context.identity)
 
     def hash_kv(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         HashKVRequest.FromString(body)
-        self._ring.add(self._ring.local, Op.HASH_KV, body, done, expires_at, context.identity)
+        self._ring.add(self._ring.patient, Op.HASH_KV, body, done, expires_at, context.identity)
 
     def move_leader(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         self._ring.call(ClusterOp.MOVE_LEADER, body, done, expires_at)

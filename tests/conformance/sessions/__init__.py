@@ -20,6 +20,7 @@ SUPPORTED: Final = (
     "endpoints3",
     "member_list",
     "alarm",
+    "snapshot",
     "global_flags",
 )
 SUPPORTED_GATEWAY: Final = ("gateway_kv",)
