@@ -7,6 +7,7 @@ import time
 from random import Random
 from typing import Final
 
+from quorate.api.callers import Callers
 from quorate.api.calls import CallLimits, Calls
 from quorate.api.encrypted import TlsPort
 from quorate.api.front import Front, MetricsFront
@@ -16,11 +17,14 @@ from quorate.api.http2.limits import Limits
 from quorate.api.listener import HttpServer, Kind, Listener, ListenSocket, open_socket
 from quorate.api.metrics import Metrics
 from quorate.api.pages import make_pages
+from quorate.api.passwords import Passwords
 from quorate.api.quota import Quota
 from quorate.api.response_headers import ResponseHeaders
 from quorate.api.ring import Ring
 from quorate.api.tallies import Publisher
 from quorate.api.this_node import ThisNode
+from quorate.api.tokens import JsonWebTokens, parse_auth_token
+from quorate.api.v3rpc.auth import Auth
 from quorate.api.v3rpc.cluster import Cluster
 from quorate.api.v3rpc.election import Election
 from quorate.api.v3rpc.health import Health
@@ -48,19 +52,23 @@ GRPC_OVERHEAD_BYTES: Final = 512 * 1024  # etcd: what a message may have beyond 
 def make_calls(config: Config, ring: Ring) -> Calls:
     """Every method this worker answers."""
     limits = CallLimits(config.max_request_bytes, config.max_txn_ops)
+    tokens = make_tokens(config)
+    callers = Callers(ring, tokens, config.auth_token_ttl)
     health = Health(ring)
     quota = Quota(ring)
-    lease = Lease(ring, LeaseIds(time.time_ns() // 1_000_000, lifecycle.worker_number()), quota)
+    lease = Lease(ring, LeaseIds(time.time_ns() // 1_000_000, lifecycle.worker_number()), quota, callers)
     watches = make_watches(ring)
-    watch = Watch(ring, watches, limits, config.watch_progress_notify_interval / 1000, Random())  # noqa: S311 - no secret
-    recipes = Recipes(ring, watches, lease)
+    progress_s = config.watch_progress_notify_interval / 1000
+    watch = Watch(ring, watches, limits, progress_s, Random(), callers)  # noqa: S311 - no secret
+    recipes = Recipes(ring, watches, lease, callers)
     election = Election(recipes)
-    maintenance = Maintenance(ring, ETCD_VERSION)
+    maintenance = Maintenance(ring, ETCD_VERSION, callers)
     services = (
-        KV(ring, limits, quota),
+        KV(ring, limits, quota, callers),
         lease,
         Lock(recipes),
         election,
+        Auth(ring, Passwords(config.bcrypt_cost), tokens),
         Cluster(ring),
         maintenance,
         health,
@@ -68,7 +76,16 @@ def make_calls(config: Config, ring: Ring) -> Calls:
     routes = {method: route for service in services for method, route in service.routes().items()}
     streaming = (watch, lease, election, maintenance, health)
     streams = {method: route for service in streaming for method, route in service.streams().items()}
-    return Calls(ring, routes, streams)
+    return Calls(ring, routes, streams, callers)
+
+
+def make_tokens(config: Config) -> JsonWebTokens | None:
+    """What signs and verifies JWT, or None for simple tokens; OperatorError where --auth-token is of no use."""
+    try:
+        settings = parse_auth_token(config.auth_token)
+        return None if settings is None else JsonWebTokens(settings)
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"cannot use --auth-token: {error}") from error
 
 
 def make_watches(ring: Ring) -> Watches:

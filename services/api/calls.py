@@ -12,12 +12,14 @@ from typing import Final, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
+from quorate.api.callers import Callers
 from quorate.api.calling import CallStream, Cancel, Done, Metadata
 from quorate.api.http2.messages import PREFIX_BYTES, prefix
 from quorate.api.ring import Ring
 from quorate.api.tally import Tally
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
+from quorate.wire.identity import NODE
 from quorate.wire.messages import Role
 
 REQUEST_OVERHEAD_BYTES: Final = 18  # what etcd's log entry adds to a request of the largest size
@@ -32,17 +34,23 @@ def _is_text(value: str) -> bool:
 class Context:
     """What the metadata of a call say; made once for all calls with the same headers."""
 
-    __slots__ = ("common_name", "identity", "is_plain", "metadata", "wants_leader")
+    __slots__ = ("common_name", "epoch", "identity", "is_plain", "metadata", "names_caller", "token", "wants_leader")
 
     def __init__(self, metadata: Metadata, common_name: str = "") -> None:
         self.metadata = metadata
         self.common_name = common_name  # of the verified client certificate, where --client-cert-auth is on
         self.wants_leader = metadata.get("hasleader") == "true"
-        self.identity = b""  # wire.identity.Caller, or nobody
         self.is_plain = not self.wants_leader and _is_text(metadata.get("client-api-version", ""))
+        token = metadata.get("token")
+        self.token = token if token is not None else metadata.get("authorization")
+        self.names_caller = self.token is not None or bool(common_name)
+        self.identity = b""  # see `callers`: right while `epoch` is
+        self.epoch = -1
 
 
 NO_CONTEXT: Final = Context({})
+NODE_CONTEXT: Final = Context({})  # of the node itself
+NODE_CONTEXT.identity = NODE
 
 Unary = Callable[[bytes, Context, Done, float | None], Cancel | None]
 Respond = Callable[[bytes], None]
@@ -68,6 +76,7 @@ class Route(NamedTuple):
 
     start: Unary
     serves_learner: bool = False  # a learner answers it, or `start` decides
+    is_open: bool = False  # nobody is asked who they are: a bad token is not looked at
 
 
 class StreamRoute(NamedTuple):
@@ -102,7 +111,9 @@ class Calls:
         ring: Ring,
         routes: Mapping[str, Route],
         streams: Mapping[str, StreamRoute],
+        callers: Callers,
     ) -> None:
+        self.callers = callers
         self.routes = dict(routes)
         self.streams = dict(streams)
         self.tallies = {method: Tally() for method in (*self.routes, *self.streams)}
@@ -135,12 +146,38 @@ class Calls:
         try:
             if not context.is_plain or self._ring.is_learner:
                 self._admit(context, route.serves_learner)
+            if context.epoch != self.callers.epoch and context.names_caller and not route.is_open:
+                return self._identify(route, body, context, done, expires_at)
             return route.start(body, context, done, expires_at)
         except CallFailed as failed:
             done(failed.error.code, failed.error.text, b"")
         except DecodeError:
             done(errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text, b"")
         return None
+
+    def _identify(
+        self, route: Route, body: bytes, context: Context, done: Done, expires_at: float | None
+    ) -> Cancel | None:
+        """Start a unary call when it is known who calls. Raises CallFailed and DecodeError as routes do."""
+        if self.callers.recognize(context):
+            return route.start(body, context, done, expires_at)
+        waiting = _Waiting()
+
+        def go_on(code: int, message: str) -> None:
+            if waiting.is_cancelled:
+                return
+            if code:
+                done(code, message, b"")
+                return
+            try:
+                waiting.cancel_call = route.start(body, context, done, expires_at)
+            except CallFailed as failed:
+                done(failed.error.code, failed.error.text, b"")
+            except DecodeError:
+                done(errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text, b"")
+
+        self.callers.ask(context, go_on)
+        return waiting.cancel
 
     def stream(
         self,
@@ -216,6 +253,19 @@ class Calls:
             raise CallFailed(errors.INVALID_CLIENT_API_VERSION)
         if context.wants_leader and not self._ring.has_leader:
             raise CallFailed(errors.NO_LEADER)
+
+
+class _Waiting:
+    """A call that waits to be told whose it is."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+        self.cancel_call: Cancel | None = None  # once it has started
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        if self.cancel_call is not None:
+            self.cancel_call()
 
 
 class _Single:

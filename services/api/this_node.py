@@ -9,11 +9,12 @@ from itertools import count
 from struct import Struct
 from typing import Final
 
-from quorate.api.calling import Failed, UnaryCalls, call
+from quorate.api.calling import Failed
+from quorate.api.calls import NODE_CONTEXT, Calls
 from quorate.api.ring import Done, Ring
 from quorate.proto import rpc_pb2
-from quorate.wire import errors
 from quorate.wire.errors import CallFailed
+from quorate.wire.identity import NODE
 from quorate.wire.messages import ClusterOp, Kind, Op, Part
 
 STATISTICS_TIMEOUT_S: Final = 1.0
@@ -22,13 +23,12 @@ HEALTH_KEY: Final = b"health"  # read, never written; the answer does not matter
 
 _REQUEST_ID: Final = Struct("<Q")
 _OTHERS: Final = (Part.CONSENSUS, Part.STORAGE, Part.WATCH)
-_PROOF_OF_LIFE: Final = frozenset((errors.USER_EMPTY.text, errors.PERMISSION_DENIED.text))
 
 
 class ThisNode:
     """Implements `node_view.NodeView` over the ring."""
 
-    def __init__(self, ring: Ring, calls: UnaryCalls) -> None:
+    def __init__(self, ring: Ring, calls: Calls) -> None:
         self._ring = ring
         self._calls = calls
         self._numbers = count(1)
@@ -38,22 +38,19 @@ class ThisNode:
 
     async def status(self) -> rpc_pb2.StatusResponse:
         """Maintenance.Status of this member; raises Failed."""
-        body = await call(self._calls, "/etcdserverpb.Maintenance/Status", b"", {})
+        status = self._calls.routes["/etcdserverpb.Maintenance/Status"]
+        body = await self._asked(lambda done: self._calls.start(status, b"", NODE_CONTEXT, done, None))
         return rpc_pb2.StatusResponse.FromString(body)
 
     async def read(self, serializable: bool) -> None:
-        """Read one key; raises Failed. An answer that asks for credentials proves as much as the value."""
+        """Read one key; raises Failed."""
         body = rpc_pb2.RangeRequest(key=HEALTH_KEY, limit=1, serializable=serializable).SerializeToString()
         ring = self._ring
 
         def start(done: Done) -> None:
-            ring.add(ring.local if serializable else ring.reads, Op.RANGE, body, done)
+            ring.add(ring.local if serializable else ring.reads, Op.RANGE, body, done, identity=NODE)
 
-        try:
-            await self._asked(start)
-        except Failed as failed:
-            if failed.message not in _PROOF_OF_LIFE:
-                raise
+        await self._asked(start)
 
     async def cluster_version(self) -> str | None:
         """Version the members have agreed on; None while they have not."""
@@ -97,7 +94,7 @@ class ThisNode:
             "raftState": state,
         }
 
-    async def _asked(self, start: Callable[[Done], None]) -> bytes:
+    async def _asked(self, start: Callable[[Done], object]) -> bytes:
         """The answer to one question to the ring; raises Failed."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 

@@ -22,7 +22,6 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
         ],
         DISCOVERY,
     ),
-    "auth_token": "authentication is not available, so --auth-token can only be simple",
     "auto_compaction_retention": "automatic compaction is not available; compact with etcdctl",
     "corrupt_check_time": "the periodic corruption check is not available; compare with etcdctl endpoint hashkv",
     "force_new_cluster": "--force-new-cluster is not available; restore from a snapshot",
@@ -62,7 +61,6 @@ WITHOUT_EFFECT: Final = {  # attribute -> why another value than the default cha
     "downgrade_check_time": "a cluster cannot be downgraded",
     "auto_compaction_mode": "there is no automatic compaction",
     "compact_hash_check_time": "there is no periodic check of hashes",
-    "bcrypt_cost": "there is no authentication",
     "v2_deprecation": "there is no v2 store",
     "logger": "zap's JSON lines are the only ones",
     **dict.fromkeys(

@@ -23,7 +23,7 @@ from quorate.storage.records import VALUE_TAG, integer_field
 from quorate.storage.state import State
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
-from quorate.wire.identity import Caller, TokenGrant
+from quorate.wire.identity import TokenGrant
 from quorate.wire.messages import RESULT, STORAGE_WORKER, UNBOUNDED, Chunk, Op, commands_of
 from quorate.wire.requests import LEASE_COST_BYTES, put_cost, txn_cost
 
@@ -86,7 +86,7 @@ class Applier:
             command = commands.get(op)
             try:
                 if judged:
-                    self.judge.check(op, Caller.unpack(identity) if identity else None, body)
+                    self.judge.check(op, identity, body)
                 if command is not None:
                     answer = command(body)
                 elif op in AUTH_COMMANDS:
@@ -239,7 +239,7 @@ class Applier:
         return self.headers.at(self.store.revision) + response.SerializeToString()
 
     def _change_auth(self, op: int, identity: bytes, body: bytes) -> bytes:
-        response = self.auth.apply(op, Caller.unpack(identity) if identity else None, body)
+        response = self.auth.apply(op, self.judge.caller(identity), body)
         return self.headers.at(self.store.revision) + response.SerializeToString()
 
     # --- alarms and quota --------------------------------------------------------------------------------------------

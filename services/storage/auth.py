@@ -60,6 +60,7 @@ class AuthStore:
     def __init__(self, token_ttl_ms: int) -> None:
         self.enabled = False
         self.revision = FIRST_REVISION
+        self.epoch = 0  # counts what makes earlier judgements void, in this process
         self.changes: list[Change] = []
         self._token_ttl_ms = token_ttl_ms
         self._users: dict[str, auth_pb2.User] = {}
@@ -137,10 +138,11 @@ class AuthStore:
             caller is not None and caller.name in self._users and name in self._users[caller.name].roles
         ):
             self.check_admin(caller)
+        role = self._role(name)
         if name == ROOT:
             everything = auth_pb2.Permission(permType=READWRITE, range_end=OPEN_END)
             return rpc_pb2.AuthRoleGetResponse(perm=[everything])
-        return rpc_pb2.AuthRoleGetResponse(perm=self._role(name).keyPermission)
+        return rpc_pb2.AuthRoleGetResponse(perm=role.keyPermission)
 
     def roles(self, caller: Caller | None) -> rpc_pb2.AuthRoleListResponse:
         self.check_admin(caller)
@@ -169,9 +171,11 @@ class AuthStore:
         self._deadlines[token] = now_ms + self._token_ttl_ms
         return Caller(name, self.revision)
 
-    def caller_named(self, name: str) -> Caller | None:
-        """The caller a verified certificate names; None while auth is off."""
-        return Caller(name, self.revision) if self.enabled else None
+    def rights_of(self, caller: Caller) -> Rights | None:
+        """What the caller may do while `epoch` stays as it is; None for whoever is refused anyway."""
+        if caller.name not in self._users or caller.auth_revision < self.revision:
+            return None
+        return self._rights_of(caller.name)
 
     # --- commands in log order ---------------------------------------------------------------------------------------
 
@@ -184,13 +188,15 @@ class AuthStore:
         return self._commands[op](body)
 
     def authenticate(self, grant: TokenGrant, index: int, now_ms: int) -> rpc_pb2.AuthenticateResponse:
-        """Give the user a token that carries the log index of its command."""
+        """Give the user a token that carries the log index of its command; none where none was drawn."""
         if not self.enabled:
             raise CallFailed(errors.AUTH_NOT_ENABLED)
         if grant.name not in self._users:
             raise CallFailed(errors.AUTH_FAILED)
         if grant.auth_revision != self.revision:
             raise CallFailed(errors.AUTH_OLD_REVISION)
+        if not grant.letters:
+            return rpc_pb2.AuthenticateResponse()
         token = f"{grant.letters}.{index}"
         self._tokens[token] = grant.name
         self._deadlines[token] = now_ms + self._token_ttl_ms
@@ -379,6 +385,7 @@ class AuthStore:
         self._save_state()
 
     def _save_state(self) -> None:
+        self.epoch += 1
         state = rpc_pb2.AuthStatusResponse(enabled=self.enabled, authRevision=self.revision)
         self.changes.append(Change("state", "", state.SerializeToString()))
 

@@ -1,24 +1,36 @@
-"""Which right each command and question needs: one table for all of them (contract 10.7)."""
+"""Which right each command and question needs: one table for all of them (contract 10.7).
+
+A caller is taken apart and looked up once; what it may do is kept until the auth state moves. Root is let through, and
+the most usual requests (one key, nothing special) are judged without a protobuf message.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from quorate.proto import rpc_pb2
 from quorate.storage.access import Access
-from quorate.storage.auth import AuthStore
+from quorate.storage.auth import AuthStore, Rights
 from quorate.storage.lessor import Lessor
-from quorate.wire.identity import Caller
+from quorate.wire.identity import Caller, Need
 from quorate.wire.messages import Op
 
 Check = Callable[[Caller | None, bytes], None]
 
 # What says itself what it needs (AuthStore), or is asked before there is a caller.
 OPEN: Final = frozenset(
-    {Op.LEASE_EXPIRE, Op.AUTHENTICATE, Op.CREDENTIALS, Op.TOKEN, Op.AUTH_STATUS}
-    | {Op.USER_GET, Op.USER_LIST, Op.ROLE_GET, Op.ROLE_LIST}
+    {Op.AUTHENTICATE, Op.CREDENTIALS, Op.TOKEN, Op.AUTH_STATUS, Op.USER_GET, Op.USER_LIST, Op.ROLE_GET, Op.ROLE_LIST}
 )
+CALLERS_MAX: Final = 65_536  # remembered; beyond it all are looked up anew
+NOBODY: Final = Caller("", 0)
+
+
+class Known(NamedTuple):
+    """A caller and what it may do now; no rights where every question has to find its own error."""
+
+    caller: Caller
+    rights: Rights | None
 
 
 class Judge:
@@ -28,9 +40,11 @@ class Judge:
         self._auth = auth
         self._access = Access(auth, lessor.keys_of)
         self._lessor = lessor
+        self._epoch = auth.epoch
+        self._callers: dict[bytes, Known] = {}
         self._checks: dict[int, Check] = {
             Op.RANGE: self._range,
-            Op.PERMISSION: self._range,
+            Op.PERMISSION: self._permission,
             Op.PUT: self._put,
             Op.DELETE_RANGE: self._delete,
             Op.TXN: self._txn,
@@ -43,12 +57,44 @@ class Judge:
             Op.STATUS: self._user,
         }
 
-    def check(self, op: int, caller: Caller | None, body: bytes) -> None:
+    def check(self, op: int, identity: bytes, body: bytes) -> None:
         """CallFailed unless the caller may; whatever is in no table is for root."""
+        caller, rights = self._known(identity)
+        if rights is not None:
+            if rights.is_root:
+                return
+            if op == Op.PUT:
+                key = plain_put_key(body)
+                if key and rights.writable.covers(key, b""):
+                    return
+            elif op == Op.RANGE:
+                key = plain_range_key(body)
+                if key and rights.readable.covers(key, b""):
+                    return
         check = self._checks.get(op)
         if check is not None:
             check(caller, body)
         elif op not in OPEN:
+            self._auth.check_admin(caller)
+
+    def caller(self, identity: bytes) -> Caller:
+        """Who an identity stands for."""
+        return self._known(identity).caller
+
+    def _known(self, identity: bytes) -> Known:
+        if self._epoch != self._auth.epoch or len(self._callers) > CALLERS_MAX:
+            self._callers.clear()
+            self._epoch = self._auth.epoch
+        known = self._callers.get(identity)
+        if known is None:
+            caller = Caller.unpack(identity) if identity else NOBODY
+            known = self._callers[identity] = Known(caller, self._auth.rights_of(caller))
+        return known
+
+    def _permission(self, caller: Caller | None, body: bytes) -> None:
+        if body == bytes((Need.USER,)):
+            self._auth.check_user(caller)
+        else:
             self._auth.check_admin(caller)
 
     def _user(self, caller: Caller | None, _body: bytes) -> None:
@@ -87,3 +133,32 @@ class Judge:
             self._auth.check_user(caller)
         else:
             self._auth.check_admin(caller)
+
+
+def plain_range_key(body: bytes) -> bytes:
+    """The key of a range that asks for one key, serializable or not, and nothing else; empty for any other request."""
+    size = len(body)
+    if size < 3 or body[0] != 0x0A or body[1] >= 0x80:
+        return b""
+    end = body[1] + 2
+    return body[2:end] if end == size or (end + 2 == size and body[end] == 0x38) else b""
+
+
+def plain_put_key(body: bytes) -> bytes:
+    """The key of a put with a value and nothing else; empty for any other request."""
+    size = len(body)
+    if size < 3 or body[0] != 0x0A or body[1] >= 0x80:
+        return b""
+    end = body[1] + 2
+    if end == size:
+        return body[2:end]
+    if end + 1 >= size or body[end] != 0x12:
+        return b""
+    length = body[end + 1]
+    start = end + 2
+    if length >= 0x80:
+        if start >= size or body[start] >= 0x80:
+            return b""
+        length += (body[start] << 7) - 0x80
+        start += 1
+    return body[2:end] if start + length == size else b""

@@ -27,7 +27,7 @@ from quorate.storage.mvcc import Store, walk_back
 from quorate.storage.records import integer_field
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
-from quorate.wire.identity import Caller
+from quorate.wire.identity import NODE, Caller
 from quorate.wire.messages import MAIN_SHIFT, Chunk, Op, commands_of, pack_result
 
 SLICE_KEYS: Final = 2000  # half a millisecond of the main thread
@@ -186,8 +186,8 @@ class Questions:
         for op, identity, body in commands_of(chunk.commands):
             command = commands.get(op)
             try:
-                if judged:
-                    applier.judge.check(op, Caller.unpack(identity) if identity else None, body)
+                if judged and identity != NODE:
+                    applier.judge.check(op, identity, body)
                 if command is not None:
                     answer = command(body)
                 elif op in self._auth_questions:
@@ -252,7 +252,7 @@ class Questions:
         return caller.pack() if caller else b""
 
     def _ask_auth(self, op: int, identity: bytes, body: bytes) -> bytes:
-        response = self._auth_questions[op](Caller.unpack(identity) if identity else None, body)
+        response = self._auth_questions[op](self._applier.judge.caller(identity), body)
         return self._headers.at(self._store.revision) + response.SerializeToString()
 
     # --- leases and alarms -------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from quorate.storage.history import History
 from quorate.storage.reads import Deferred, Defragment, Questions, Readers, Task, result_of
 from quorate.storage.state import State
 from quorate.storage.vacuum import Vacuum
+from quorate.wire.identity import AuthState
 from quorate.wire.messages import (
     APPLIED,
     COMMANDS_MAX,
@@ -64,6 +65,7 @@ LEASE_CHECK_SECONDS: Final = 0.5
 LEASES_AT_ONCE: Final = 500  # etcd's rate: a thousand expiries a second (contract 7.6)
 ALARM_RETRY_SECONDS: Final = 7.0
 DISK_FULL_SECONDS: Final = 1.0
+TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this is for the memory it takes
 CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
 
 Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chunk
@@ -126,12 +128,14 @@ class Service:
         self._alarm_proposed = -ALARM_RETRY_SECONDS
         self._checkpointed = clock.monotonic()
         self._proposals = 0
-        endpoint.accept(lambda address: bytes if address.part is Part.API else None)
+        self._auth_epoch = state.auth.epoch  # that the api workers know
+        self._tokens_checked = clock.monotonic()
+        endpoint.accept(lambda address: self._hello_to_api if address.part is Part.API else None)
         endpoint.when_opened(self._meet)
         # The api workers come first: channels are flushed in this order, and clients wait for them. They introduce
         # themselves, but not again after our restart.
         for number in range(settings.api_workers):
-            endpoint.connect(Address(Part.API, number))
+            endpoint.connect(Address(Part.API, number), self._hello_to_api)
         self._consensus = endpoint.connect(Address(Part.CONSENSUS), self._hello)
         self._watch = endpoint.connect(Address(Part.WATCH), self._hello_to_watch)
 
@@ -165,6 +169,9 @@ class Service:
                 self._dirty_since = now
         self._answer_later_ones()
         self._propose(now)
+        if now - self._tokens_checked > TOKEN_CHECK_SECONDS:
+            self._tokens_checked = now
+            self.state.auth.forget_expired_tokens(int(now * 1000))
         self._tell_applied()
         self._tell_space()
         flushed = self.endpoint.flush()
@@ -282,6 +289,17 @@ class Service:
     def _hello_to_watch(self) -> bytes:
         return STORAGE_TO_WATCH_HELLO.pack(self.state.store.revision)
 
+    def _hello_to_api(self) -> bytes:
+        return AuthState(self.state.auth.enabled, self.state.auth.revision).pack()
+
+    def _tell_auth(self) -> None:
+        """Have the api workers forget what they knew of callers, before any of them hears of what changed it."""
+        self._auth_epoch = self.state.auth.epoch
+        body = self._hello_to_api()
+        for channel in self.endpoint.channels.values():
+            if channel.peer.part is Part.API:
+                channel.send(Kind.AUTH, body)
+
     def _meet(self, channel: Channel, _hello: bytes) -> None:
         self._log.info("met a neighbour", neighbour=str(channel.peer))
         if channel is self._consensus:
@@ -289,6 +307,7 @@ class Service:
             self._told = (0, 0)
         elif channel.peer.part is Part.API:
             self._told_size_bytes = 0
+            channel.send(Kind.AUTH, self._hello_to_api())  # it may have moved since the hello was said
         elif channel is self._watch:
             self._watch_needs_previous = False
             self._published = self.state.store.revision
@@ -341,6 +360,8 @@ class Service:
             for chunk in chunks_of(body[ENTRY.size :]):
                 self.applier.index = index
                 results = self.applier.chunk(chunk)
+                if self.state.auth.epoch != self._auth_epoch:
+                    self._tell_auth()
                 if chunk.origin.member_id == member_id:
                     self._reply(chunk.origin, chunk.number, results)
         marks.applied_index = index

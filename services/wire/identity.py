@@ -1,17 +1,44 @@
 """Who sent a command: the identity api puts before it and storage judges it by, and the internal auth commands.
 
 Empty bytes are nobody: a call without credentials. Otherwise the identity names a user and the auth revision that was
-in force when api admitted the call, so that storage can tell a call admitted before a right was taken away.
+in force when api admitted the call, so that storage can tell a call admitted before a right was taken away. The node
+itself asks as NODE, which is shorter than any user's identity and so cannot be anybody's name.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
 _REVISION: Final = Struct("<Q")
 _GRANT: Final = Struct("<QH")
 _CREDENTIALS: Final = Struct("<QB")
+_AUTH_STATE: Final = Struct("<BQ")
+
+NODE: Final = b"node"  # questions of the node about itself, which may see what root may
+
+
+class Need(IntEnum):
+    """What a call has to be allowed that storage does not carry out itself."""
+
+    ADMIN = 1  # the role root
+    USER = 2  # to be any user
+
+
+class AuthState(NamedTuple):
+    """Whether callers are judged, and the revision of users and roles."""
+
+    enabled: bool
+    revision: int
+
+    def pack(self) -> bytes:
+        return _AUTH_STATE.pack(self.enabled, self.revision)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> AuthState:
+        enabled, revision = _AUTH_STATE.unpack(body)
+        return cls(bool(enabled), revision)
 
 
 class Caller(NamedTuple):
@@ -30,10 +57,13 @@ class Caller(NamedTuple):
 
 
 class TokenGrant(NamedTuple):
-    """The body of AUTHENTICATE as it is ordered: the password was already checked by api against `auth_revision`."""
+    """The body of AUTHENTICATE as it is ordered: the password was already checked by api against `auth_revision`.
+
+    Without letters no token is given: the member that took the call signs one itself.
+    """
 
     name: str
-    letters: str  # the random part of the token; storage appends the log index
+    letters: str  # the random part of the token, or nothing; storage appends the log index
     auth_revision: int
 
     def pack(self) -> bytes:

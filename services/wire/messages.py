@@ -24,6 +24,7 @@ do about a loss is in the last column.
 | IMAGE_TAKE, IMAGE_TAKEN, IMAGE_INSTALL | consensus ↔ storage | consensus asks again                                  |
 | SPACE         | storage ↔ api                    | the next one says more; storage judges again              |
 | STATS_READ, STATS | any → any                    | the scrape shows what the others said                             |
+| AUTH          | storage → api                    | said with every hello of storage and at every change              |
 
 A *command* is one client request in its protobuf bytes with a small header; a *chunk* is what one api worker said
 during one turn of its loop, and an entry of the Raft log is a row of chunks. `consensus` never looks into a chunk;
@@ -73,6 +74,7 @@ class Kind(IntEnum):
     IMAGE_INSTALL = 20  # Image: replace the database by this file; storage says hello again afterwards
     STATS_READ = 21  # request id (8 bytes, little endian)
     STATS = 22  # request id, then Prometheus text of this process
+    AUTH = 23  # wire.identity.AuthState: what api knew of callers before it is void
     SPACE = 24  # from storage Space; from api empty: a write was refused for want of space, raise the alarm
 
 
@@ -123,7 +125,7 @@ class Op(IntEnum):
     ROLE_DELETE = 46
     ROLE_GRANT_PERMISSION = 47
     ROLE_REVOKE_PERMISSION = 48
-    PERMISSION = 49  # may the caller do this: asked by streams that live in another part
+    PERMISSION = 49  # one byte, wire.identity.Need: may the caller ask another part for this
     CREDENTIALS = 50  # user name as UTF-8; answered with wire.identity.Credentials
     TOKEN = 51  # token as UTF-8; answered with wire.identity.Caller, or empty while auth is off
 

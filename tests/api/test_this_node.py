@@ -38,15 +38,6 @@ def test_a_read_is_answered_and_its_error_raised() -> None:
     run(scenario)
 
 
-def test_a_read_refused_to_nobody_was_a_read() -> None:
-    async def scenario() -> None:
-        async with worker() as door:
-            door.fake.read_error = errors.USER_EMPTY
-            await node(door).read(serializable=False)
-
-    run(scenario)
-
-
 def test_the_cluster_version_is_consensus_and_may_be_undecided() -> None:
     async def scenario() -> None:
         async with worker() as door:

@@ -14,6 +14,7 @@ import uvloop
 from google.protobuf.message import Message
 
 from quorate.api.asgi import Receive, Scope, Send, respond
+from quorate.api.callers import Callers
 from quorate.api.calls import CallLimits, Calls
 from quorate.api.encrypted import TlsPort
 from quorate.api.grpc_connection import GrpcServer
@@ -68,15 +69,16 @@ async def worker(
         fake = FakeRing(run_directory)
         ring = Ring(Endpoint(run_directory, Address(Part.API)), election_timeout_s, request_timeout_s)
         bounds = call_limits or CallLimits()
+        callers = Callers(ring)
         health = Health(ring)
-        maintenance = Maintenance(ring, "3.6.14")
+        maintenance = Maintenance(ring, "3.6.14", callers)
         routes = {
-            **kv.KV(ring, bounds, Quota(ring)).routes(),
+            **kv.KV(ring, bounds, Quota(ring), callers).routes(),
             **Cluster(ring).routes(),
             **maintenance.routes(),
             **health.routes(),
         }
-        calls = Calls(ring, routes, {**health.streams(), **maintenance.streams()})
+        calls = Calls(ring, routes, {**health.streams(), **maintenance.streams()}, callers)
         listener = Listener(GrpcServer(calls, limits or Limits()), HttpServer(hello_app))
         clock = asyncio.ensure_future(listener.run_clock())
         try:

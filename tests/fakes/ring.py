@@ -10,8 +10,9 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from quorate.proto import rpc_pb2
-from quorate.wire import messages
+from quorate.wire import errors, messages
 from quorate.wire.errors import EtcdError
+from quorate.wire.identity import AuthState, Caller
 from quorate.wire.messages import Chunk, ClusterOp, Kind, Op, Part, Role
 from quorate.wire.sockets import Address, Channel, Endpoint
 from tests.fakes.calls import FakeCalls
@@ -37,6 +38,10 @@ class FakeRing:
         self.refuse: EtcdError | None = None  # consensus refuses every chunk with it
         self.holds = False  # storage keeps its answers until `release`
         self.version = "3.6.0"  # of the cluster
+        self.auth = AuthState(False, 1)
+        self.tokens: dict[str, str] = {}  # token: user, once auth is on
+        self.new_tokens: dict[str, str] = {}  # that storage knows only behind what is ordered
+        self.identities: list[bytes] = []  # of the commands that storage took
         self.read_error: EtcdError | None = None  # storage answers every range with it
         self.is_silent = False  # consensus drops what it is asked, as if it had no leader
         self.export = Path("/nonexistent")  # what storage answers a snapshot with
@@ -78,6 +83,14 @@ class FakeRing:
             channel.send(Kind.ROLE, role.pack())
         self._consensus.flush()
 
+    def say_auth(self, enabled: bool, revision: int) -> None:
+        """Tell the workers that users or roles have changed."""
+        self.auth = AuthState(enabled, revision)
+        assert self._storage is not None
+        for channel in self._storage.channels.values():
+            channel.send(Kind.AUTH, self.auth.pack())
+        self._storage.flush()
+
     def release(self) -> None:
         """Answer what was held."""
         self.holds = False
@@ -94,12 +107,17 @@ class FakeRing:
 
     def _started(self, part: Part) -> Endpoint:
         endpoint = Endpoint(self.run_directory, Address(part))
-        endpoint.accept(lambda address: bytes if address.part is Part.API else None)
+
+        def hello() -> bytes:
+            return self.auth.pack() if part is Part.STORAGE else b""
+
+        endpoint.accept(lambda address: hello if address.part is Part.API else None)
 
         def when_opened(channel: Channel, _hello: bytes) -> None:
             if part is Part.CONSENSUS:
                 channel.send(Kind.ROLE, self.role.pack())
             else:
+                channel.send(Kind.AUTH, self.auth.pack())
                 unapplied, self._unapplied = self._unapplied, []
                 for payload in unapplied:
                     self._apply(Kind.PROPOSE, payload)
@@ -116,7 +134,7 @@ class FakeRing:
             endpoint.flush()
 
         endpoint.when_opened(when_opened)
-        endpoint.connect(Address(Part.API))
+        endpoint.connect(Address(Part.API), hello)
         loop = asyncio.get_running_loop()
         loop.add_reader(endpoint.fileno(), on_readable)
         loop.call_soon(lambda: on_readable() if not endpoint.context.closed else None)
@@ -168,14 +186,24 @@ class FakeRing:
     def _apply(self, kind: int, payload: bytes) -> None:
         for chunk in messages.chunks_of(payload):
             results = []
-            for op, _, body in messages.commands_of(chunk.commands):
+            for op, identity, body in messages.commands_of(chunk.commands):
                 self.seen.append((kind, op))
-                results.append(self._result(op, body))
+                self.identities.append(identity)
+                results.append(self._token(kind, body) if op == Op.TOKEN else self._result(op, body))
             self.chunks.append(len(results))
             if self.holds:
                 self._held.append((chunk, results))
             else:
                 self._answer(chunk, results)
+
+    def _token(self, kind: int, body: bytes) -> bytes:
+        known = self.tokens if kind == Kind.LOCAL else self.tokens | self.new_tokens
+        if not self.auth.enabled:
+            return messages.pack_result(0, b"")
+        name = known.get(body.decode())
+        if name is None:
+            return messages.pack_result(errors.INVALID_AUTH_TOKEN.id, b"")
+        return messages.pack_result(0, Caller(name, self.auth.revision).pack())
 
     def _result(self, op: int, body: bytes) -> bytes:
         store = self.store

@@ -206,8 +206,11 @@ def test_deleting_a_role_takes_it_from_every_user(store: AuthStore) -> None:
     assert [] == list(store.user(at(store, "alice"), own).roles)
 
 
-def test_the_root_role_is_shown_as_everything(store: AuthStore) -> None:
-    shown = store.role(at(store, "root"), rpc_pb2.AuthRoleGetRequest(role="root").SerializeToString())
+def test_the_root_role_is_shown_as_everything_once_it_exists(store: AuthStore) -> None:
+    asked = rpc_pb2.AuthRoleGetRequest(role="root").SerializeToString()
+    fails(errors.ROLE_NOT_FOUND, lambda: store.role(at(store, "root"), asked))
+    apply(store, Op.ROLE_ADD, rpc_pb2.AuthRoleAddRequest(name="root"), at(store, "root"))
+    shown = store.role(at(store, "root"), asked)
     assert [(auth_pb2.Permission.READWRITE, b"", b"\0")] == [(p.permType, p.key, p.range_end) for p in shown.perm]
 
 

@@ -20,7 +20,7 @@ class Health:
         self._ring = ring
 
     def routes(self) -> dict[str, Route]:
-        return {"/grpc.health.v1.Health/Check": Route(self.check, serves_learner=True)}
+        return {"/grpc.health.v1.Health/Check": Route(self.check, serves_learner=True, is_open=True)}
 
     def streams(self) -> dict[str, StreamRoute]:
         return {"/grpc.health.v1.Health/Watch": StreamRoute(self.watch, serves_learner=True)}

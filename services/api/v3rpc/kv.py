@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from quorate.api.callers import Callers
 from quorate.api.calling import Done
 from quorate.api.calls import CallLimits, Context, Route
 from quorate.api.quota import Quota
-from quorate.api.ring import Ring
+from quorate.api.ring import Lane, Ring
 from quorate.proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
@@ -23,8 +26,9 @@ def is_serializable(request: TxnRequest) -> bool:
 class KV:
     """Reads take the lane their consistency asks for, writes are ordered."""
 
-    def __init__(self, ring: Ring, limits: CallLimits, quota: Quota) -> None:
+    def __init__(self, ring: Ring, limits: CallLimits, quota: Quota, callers: Callers) -> None:
         self._ring = ring
+        self._callers = callers
         self._limits = limits
         self._quota = quota
 
@@ -43,6 +47,8 @@ class KV:
             raise CallFailed(errors.NOT_SUPPORTED_FOR_LEARNER)
         check_range(request)
         lane = self._ring.local if request.serializable else self._ring.reads
+        if context.identity:
+            done = partial(self._read, lane, Op.RANGE, body, context, done, expires_at)
         self._ring.add(lane, Op.RANGE, body, done, expires_at, context.identity)
 
     def put(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
@@ -69,7 +75,38 @@ class KV:
             lane = ring.writes
         else:
             lane = ring.local if is_serializable(request) else ring.reads
+            if context.identity:
+                done = partial(self._read, lane, Op.TXN, body, context, done, expires_at)
         ring.add(lane, Op.TXN, body, done, expires_at, context.identity)
+
+    def _read(
+        self,
+        lane: Lane,
+        op: Op,
+        body: bytes,
+        context: Context,
+        done: Done,
+        expires_at: float | None,
+        code: int,
+        message: str,
+        response: bytes,
+    ) -> None:
+        """The outcome of a caller's read. Users or roles that changed on its way are looked at again, once: a read is
+        judged as things stand when it is answered, and etcd looks no earlier."""
+        if code != errors.AUTH_OLD_REVISION.code or message != errors.AUTH_OLD_REVISION.text:
+            done(code, message, response)
+            return
+
+        def again(code: int, message: str) -> None:
+            if code:
+                done(code, message, b"")
+                return
+            try:
+                self._ring.add(lane, op, body, done, expires_at, context.identity)
+            except CallFailed as failed:
+                done(failed.error.code, failed.error.text, b"")
+
+        self._callers.identify(context, again)
 
     def compact(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         CompactionRequest.FromString(body)

@@ -7,8 +7,11 @@ its requests because the log has that order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from quorate.api.callers import Callers
 from quorate.api.calling import CallStream, Done
 from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.quota import Quota
@@ -47,9 +50,10 @@ class LeaseIds:
 class Lease:
     """The service; `ids` is shared with whoever else grants leases in this process."""
 
-    def __init__(self, ring: Ring, ids: LeaseIds, quota: Quota) -> None:
+    def __init__(self, ring: Ring, ids: LeaseIds, quota: Quota, callers: Callers) -> None:
         self._ring = ring
         self._quota = quota
+        self._callers = callers
         self._ids = ids
 
     def routes(self) -> dict[str, Route]:
@@ -102,14 +106,15 @@ class Lease:
         self._ring.add(self._ring.local, Op.LEASE_LEASES, body, done, expires_at, context.identity)
 
     def keep_alive(self, context: Context, responses: Responses, done: StreamDone) -> CallStream:
-        return _KeepAlive(self._ring, context, responses, done)
+        return _KeepAlive(self._ring, self._callers, context, responses, done)
 
 
 class _KeepAlive:
     """A stream of renewals: one answer to each, the first error ends it."""
 
-    def __init__(self, ring: Ring, context: Context, responses: Responses, done: StreamDone) -> None:
+    def __init__(self, ring: Ring, callers: Callers, context: Context, responses: Responses, done: StreamDone) -> None:
         self._ring = ring
+        self._callers = callers
         self._context = context
         self._responses = responses
         self._done = done
@@ -121,8 +126,8 @@ class _KeepAlive:
         LeaseKeepAliveRequest.FromString(body)
         if self._is_over:
             return
-        self._ring.add(self._ring.writes, Op.LEASE_KEEP_ALIVE, body, self._answered, identity=self._context.identity)
         self._waiting += 1
+        self._callers.identify(self._context, partial(self._renew, body, self._answered_first))
 
     def half_close(self) -> None:
         self._is_half_closed = True
@@ -137,6 +142,26 @@ class _KeepAlive:
 
     def resume(self) -> None:
         """See `pause`."""
+
+    def _renew(self, body: bytes, answered: Callable[[bytes, int, str, bytes], None], code: int, message: str) -> None:
+        if code:
+            self._answered(code, message, b"")
+            return
+        identity = self._context.identity
+        try:
+            self._ring.add(self._ring.writes, Op.LEASE_KEEP_ALIVE, body, partial(answered, body), identity=identity)
+        except CallFailed as failed:
+            self._answered(failed.error.code, failed.error.text, b"")
+
+    def _answered_first(self, body: bytes, code: int, message: str, response: bytes) -> None:
+        """Users or roles that changed on the way end no lease: who calls is looked at again, once."""
+        if message == errors.AUTH_OLD_REVISION.text and not self._is_over:
+            self._callers.identify(self._context, partial(self._renew, body, self._answered_again))
+        else:
+            self._answered(code, message, response)
+
+    def _answered_again(self, _body: bytes, code: int, message: str, response: bytes) -> None:
+        self._answered(code, message, response)
 
     def _answered(self, code: int, message: str, response: bytes) -> None:
         self._waiting -= 1

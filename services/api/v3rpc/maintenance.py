@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from quorate.api.callers import Callers
 from quorate.api.calling import CallStream, Done
 from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.ring import Ring
+from quorate.api.v3rpc.permission import Permission
 from quorate.api.v3rpc.snapshot import Download
 from quorate.proto.rpc_pb2 import AlarmRequest, HashKVRequest, StatusResponse
 from quorate.wire import errors
+from quorate.wire.identity import Need
 from quorate.wire.messages import ClusterOp, Op
 
 
 class Maintenance:
     """`version` is the etcd release whose API is followed."""
 
-    def __init__(self, ring: Ring, version: str) -> None:
+    def __init__(self, ring: Ring, version: str, callers: Callers) -> None:
         self._ring = ring
+        self._callers = callers
+        self._permission = Permission(ring)
         self._version = version
 
     def routes(self) -> dict[str, Route]:
@@ -34,7 +39,7 @@ class Maintenance:
         return {"/etcdserverpb.Maintenance/Snapshot": StreamRoute(self.snapshot, serves_learner=True)}
 
     def snapshot(self, context: Context, responses: Responses, done: StreamDone) -> CallStream:
-        return Download(self._ring, context, responses, done)
+        return Download(self._ring, self._callers, context, responses, done)
 
     def alarm(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         AlarmRequest.FromString(body)
@@ -51,10 +56,13 @@ class Maintenance:
         self._ring.add(self._ring.patient, Op.HASH_KV, body, done, expires_at, context.identity)
 
     def move_leader(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        self._ring.call(ClusterOp.MOVE_LEADER, body, done, expires_at)
+        self._pass_on(ClusterOp.MOVE_LEADER, body, context, done, expires_at)
 
     def downgrade(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        self._ring.call(ClusterOp.DOWNGRADE, body, done, expires_at)
+        self._pass_on(ClusterOp.DOWNGRADE, body, context, done, expires_at)
+
+    def _pass_on(self, op: ClusterOp, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        self._permission.ask(Need.ADMIN, context, done, expires_at, lambda: self._ring.call(op, body, done, expires_at))
 
     def status(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         """Ask storage and consensus at once and answer with both shares, or with the first error."""

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
+from quorate.api.callers import Callers
 from quorate.api.calling import Cancel, Done, Failed
 from quorate.api.calls import Context, Route
 from quorate.api.feed import Compacted, Feed
@@ -70,8 +71,9 @@ def first_created(prefix: bytes) -> RangeRequest:
 class Keys:
     """Key-value calls for one caller. Writes are asked once; whether one that failed happened is not known."""
 
-    def __init__(self, ring: Ring, lease: Lease, context: Context) -> None:
+    def __init__(self, ring: Ring, lease: Lease, callers: Callers, context: Context) -> None:
         self._ring = ring
+        self._callers = callers
         self._lease = lease
         self._context = context
 
@@ -88,12 +90,8 @@ class Keys:
     async def grant(self) -> int:
         """A lease that nobody renews here; its id."""
         body = LeaseGrantRequest(TTL=SESSION_TTL_S).SerializeToString()
-        answer = self._answer()
-        try:
-            self._lease.grant(body, self._context, partial(_settle, answer), None)
-        except CallFailed as failed:
-            raise Failed(failed.error.code, failed.error.text) from None
-        return LeaseGrantResponse.FromString(await answer).ID
+        answer = await self._asked(lambda done: self._lease.grant(body, self._context, done, None))
+        return LeaseGrantResponse.FromString(answer).ID
 
     async def revoke(self, lease_id: int) -> None:
         await self._order(Op.LEASE_REVOKE, LeaseRevokeRequest(ID=lease_id))
@@ -102,17 +100,25 @@ class Keys:
         return await self._ask(self._ring.writes, op, request)
 
     async def _ask(self, lane: Lane, op: int, request: Message) -> bytes:
-        answer = self._answer()
-        done = partial(_settle, answer)
-        try:
-            self._ring.add(lane, op, request.SerializeToString(), done, identity=self._context.identity)
-        except CallFailed as failed:
-            raise Failed(failed.error.code, failed.error.text) from None
-        return await answer
+        body = request.SerializeToString()
+        return await self._asked(lambda done: self._ring.add(lane, op, body, done, identity=self._context.identity))
 
-    @staticmethod
-    def _answer() -> asyncio.Future[bytes]:
-        return asyncio.get_running_loop().create_future()
+    async def _asked(self, start: Callable[[Done], None]) -> bytes:
+        """The answer to one call, started when it is known again whose it is; raises Failed."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        done = partial(_settle, answer)
+
+        def identified(code: int, message: str) -> None:
+            if code:
+                done(code, message, b"")
+                return
+            try:
+                start(done)
+            except CallFailed as failed:
+                done(failed.error.code, failed.error.text, b"")
+
+        self._callers.identify(self._context, identified)
+        return await answer
 
 
 class Place:
@@ -172,8 +178,9 @@ class Place:
 class Recipes:
     """Runs such calls as tasks of this process."""
 
-    def __init__(self, ring: Ring, watches: Watches, lease: Lease) -> None:
+    def __init__(self, ring: Ring, watches: Watches, lease: Lease, callers: Callers) -> None:
         self.ring = ring
+        self._callers = callers
         self.watches = watches
         self._lease = lease
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -187,7 +194,7 @@ class Recipes:
         return Route(start)
 
     def keys(self, context: Context) -> Keys:
-        return Keys(self.ring, self._lease, context)
+        return Keys(self.ring, self._lease, self._callers, context)
 
     async def place(self, keys: Keys, lease_id: int, name: bytes) -> Place:
         """A place under `name` for the lease, or for one that is granted now."""

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from quorate.api.callers import Callers
 from quorate.api.calls import Context, Responses, StreamDone
 from quorate.api.ring import Ring
 from quorate.proto.rpc_pb2 import SnapshotRequest, SnapshotResponse
@@ -28,8 +29,9 @@ _NO_FILE: Final = -1
 class Download:
     """One Snapshot call."""
 
-    def __init__(self, ring: Ring, context: Context, responses: Responses, done: StreamDone) -> None:
+    def __init__(self, ring: Ring, callers: Callers, context: Context, responses: Responses, done: StreamDone) -> None:
         self._ring = ring
+        self._callers = callers
         self._context = context
         self._responses = responses
         self._done = done
@@ -46,10 +48,7 @@ class Download:
         if self._is_asked:
             return
         self._is_asked = True
-        try:
-            self._ring.add(self._ring.patient, Op.SNAPSHOT, b"", self._answered, identity=self._context.identity)
-        except CallFailed as failed:
-            self._ring.soon(self._end, failed.error.code, failed.error.text)
+        self._callers.identify(self._context, self._ask)
 
     def half_close(self) -> None:
         """The request is all the caller has to say."""
@@ -64,6 +63,15 @@ class Download:
     def resume(self) -> None:
         self._is_paused = False
         self._schedule()
+
+    def _ask(self, code: int, message: str) -> None:
+        if code:
+            self._ring.soon(self._end, code, message)
+            return
+        try:
+            self._ring.add(self._ring.patient, Op.SNAPSHOT, b"", self._answered, identity=self._context.identity)
+        except CallFailed as failed:
+            self._ring.soon(self._end, failed.error.code, failed.error.text)
 
     def _answered(self, code: int, message: str, path: bytes) -> None:
         if code:

@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
+from quorate.api.callers import Callers
 from quorate.api.calling import CallStream
 from quorate.api.calls import CallLimits, Context, Responses, StreamDone, StreamRoute
 from quorate.api.ring import Ring
@@ -29,8 +30,10 @@ class Watch:
         limits: CallLimits,
         progress_interval_s: float,
         random: Random,
+        callers: Callers,
     ) -> None:
         self._ring = ring
+        self._callers = callers
         self._watches = watches
         self._limits = limits
         self._progress_interval_s = progress_interval_s
@@ -56,7 +59,7 @@ class Watch:
         def done(code: int, message: str, body: bytes) -> None:
             if code == 0:
                 answered("", body[: 2 + body[1]])
-            elif code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED):
+            elif code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) or context.epoch != self._callers.epoch:
                 again()
             else:
                 answered(f"rpc error: code = {Code(code).go_name} desc = {message}", b"")
@@ -64,10 +67,17 @@ class Watch:
         def again() -> None:
             self._ring.at(self._ring.now() + ASK_AGAIN_S, self._ask, context, key, range_end, answered)
 
-        try:
-            self._ring.add(self._ring.local, Op.RANGE, question.SerializeToString(), done, identity=context.identity)
-        except CallFailed:
-            again()
+        def identified(code: int, message: str) -> None:
+            if code:
+                self._ring.soon(done, code, message, b"")
+                return
+            body = question.SerializeToString()
+            try:
+                self._ring.add(self._ring.local, Op.RANGE, body, done, identity=context.identity)
+            except CallFailed:
+                again()
+
+        self._callers.identify(context, identified)
 
 
 class _Call:

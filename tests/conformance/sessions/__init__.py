@@ -22,5 +22,6 @@ SUPPORTED: Final = (
     "alarm",
     "snapshot",
     "global_flags",
+    "auth",
 )
-SUPPORTED_GATEWAY: Final = ("gateway_kv",)
+SUPPORTED_GATEWAY: Final = ("gateway_kv", "gateway_auth")
