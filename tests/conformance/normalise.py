@@ -18,6 +18,7 @@ RULES: Final = (
     (r',"dbSizeInUse":<size>', ""),  # zero and left out where nothing is free
     (r'"Version" : "[\d.]+"', '"Version" : "<version>"'),
     (r'"version":"[\d.]+"', '"version":"<version>"'),
+    (r"(Member|cluster)  +<", r"\1 <"),  # ids are padded with spaces to 16 digits, and one in 16 has fewer
     (r"took = [\d.]+[mµn]?s", "took = <time>"),
     (r'"(took|Took)"(:| : )"?[\d.]+[mµn]?s"?', r'"\1"\2<time>'),
     (r"remaining\(\d+s\)", "remaining(<time>)"),

@@ -84,6 +84,8 @@ class Keys:
         return RangeResponse.FromString(await self._ask(self._ring.reads, Op.RANGE, request))
 
     async def delete(self, key: bytes) -> DeleteRangeResponse:
+        if not key:
+            raise Failed(errors.EMPTY_KEY.code, errors.EMPTY_KEY.text)
         request = DeleteRangeRequest(key=key)
         return DeleteRangeResponse.FromString(await self._order(Op.DELETE_RANGE, request))
 

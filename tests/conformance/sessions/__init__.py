@@ -22,6 +22,12 @@ SUPPORTED: Final = (
     "alarm",
     "snapshot",
     "global_flags",
+    "watch",
+    "lease",
+    "lock",
+    "elect",
+    "move_leader",
+    "member_change",
     "auth",
 )
-SUPPORTED_GATEWAY: Final = ("gateway_kv", "gateway_auth")
+SUPPORTED_GATEWAY: Final = ("gateway_kv", "gateway_watch", "gateway_lease", "gateway_lock", "gateway_auth")
