@@ -16,9 +16,9 @@ from quorate.api.calling import CallStream, Done
 from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.quota import Quota
 from quorate.api.ring import Ring
+from quorate.api.watches import MESSAGE_PREFIX
 from quorate.proto.rpc_pb2 import (
     LeaseGrantRequest,
-    LeaseKeepAliveRequest,
     LeaseLeasesRequest,
     LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
@@ -119,15 +119,22 @@ class _KeepAlive:
         self._responses = responses
         self._done = done
         self._waiting = 0
+        self._answers: list[bytes] = []  # of this turn of the loop, framed: they leave together
         self._is_half_closed = False
         self._is_over = False
 
     def send(self, body: bytes) -> None:
-        LeaseKeepAliveRequest.FromString(body)
         if self._is_over:
             return
         self._waiting += 1
-        self._callers.identify(self._context, partial(self._renew, body, self._answered_first))
+        context = self._context
+        if context.epoch == self._callers.epoch and not context.identity:
+            try:  # the most by far: nobody in particular
+                self._ring.add(self._ring.writes, Op.LEASE_KEEP_ALIVE, body, self._answered)
+            except CallFailed as failed:
+                self._answered(failed.error.code, failed.error.text, b"")
+            return
+        self._callers.identify(context, partial(self._renew, body, self._answered_first))
 
     def half_close(self) -> None:
         self._is_half_closed = True
@@ -170,11 +177,25 @@ class _KeepAlive:
         if code:
             self._end(code, message)
             return
-        self._responses.send(response)
+        answers = self._answers
+        if not answers:
+            self._ring.soon(self._send_answers)
+        answers.append(MESSAGE_PREFIX.pack(0, len(response)))
+        answers.append(response)
+
+    def _send_answers(self) -> None:
+        if self._is_over:
+            return
+        answers, self._answers = self._answers, []
+        if answers:
+            self._responses.send_framed(b"".join(answers))
         if self._is_half_closed and not self._waiting:
             self._end(0, "")
 
     def _end(self, code: int, message: str) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._done(code, message)
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._answers:
+            self._responses.send_framed(b"".join(self._answers))
+        self._done(code, message)
