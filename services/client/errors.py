@@ -14,6 +14,7 @@ AUTH_NOT_ENABLED_TEXT: Final = "etcdserver: authentication is not enabled"
 INVALID_TOKEN_TEXT: Final = "etcdserver: invalid auth token"  # noqa: S105 - an error text
 OLD_REVISION_TEXT: Final = "etcdserver: revision of auth store is old"
 USER_EMPTY_TEXT: Final = "etcdserver: user name is empty"
+ROLE_EXISTS_TEXT: Final = "etcdserver: role name already exists"
 NO_LEADER_TEXT: Final = "etcdserver: no leader"
 
 

@@ -5,9 +5,14 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import grpc
 from cryptography import x509
+
+from quorate.client.errors import UNAVAILABLE, EtcdError
+
+FIRST_CONTACT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,31 @@ class TlsFiles:
         return _credentials(_bytes(self.ca) or _system_authorities(), self)
 
     def trusting(self, target: str) -> tuple[grpc.ChannelCredentials, Sequence[tuple[str, str]]]:
-        """Credentials that trust what `target` (host:port) shows now, and channel options with the name it goes by."""
+        """Credentials that trust what `target` (host:port) shows now, and channel options with the name it goes by.
+
+        EtcdError when nobody answers there.
+        """
         host, _, port = target.rpartition(":")
-        shown = _shown_certificate(host.strip("[]"), int(port))
+        shown = self._shown_certificate(host.strip("[]"), int(port))
         options = [("grpc.ssl_target_name_override", name) for name in _names(shown)[:1]]
         return _credentials(shown, self), options
+
+    def _shown_certificate(self, host: str, port: int) -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if self.cert:
+            context.load_cert_chain(self.cert, self.key)
+        try:
+            with (
+                socket.create_connection((host, port), timeout=FIRST_CONTACT_S) as plain,
+                context.wrap_socket(plain, server_hostname=host) as secured,
+            ):
+                shown = secured.getpeercert(binary_form=True)
+        except OSError as error:
+            raise EtcdError(UNAVAILABLE, f"{host}:{port}: {error}") from error
+        assert shown is not None, "a TLS server always shows a certificate"
+        return ssl.DER_cert_to_PEM_cert(shown).encode()
 
 
 def _credentials(roots: bytes | None, files: TlsFiles) -> grpc.ChannelCredentials:
@@ -45,19 +70,6 @@ def _bytes(path: str | None) -> bytes | None:
 def _system_authorities() -> bytes | None:
     path = ssl.get_default_verify_paths().cafile
     return Path(path).read_bytes() if path and Path(path).exists() else None
-
-
-def _shown_certificate(host: str, port: int) -> bytes:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with (
-        socket.create_connection((host, port), timeout=5) as plain,
-        context.wrap_socket(plain, server_hostname=host) as secured,
-    ):
-        shown = secured.getpeercert(binary_form=True)
-    assert shown is not None, "a TLS server always shows a certificate"
-    return ssl.DER_cert_to_PEM_cert(shown).encode()
 
 
 def _names(certificate: bytes) -> list[str]:

@@ -9,7 +9,7 @@ from bench.servers import Cluster
 from quorate.client import Client
 from tests.support.cluster import product_cluster
 
-PRODUCTS = ("etcd",)
+PRODUCTS = ("etcd", "quorate")
 
 
 @pytest.fixture(scope="module", params=PRODUCTS)

@@ -32,8 +32,17 @@ STATUS_LINE: Final = re.compile(
     r"^((?:http://)?<client\d>, <member\d>), [\d.]+, [\d.]+ \w+, (true|false), (true|false), \d+, \d+, \d+, (.*)$",
     re.MULTILINE,
 )
+STATUS_LINE_36: Final = re.compile(  # with storage version, use, quota and downgrade
+    r"^((?:http://)?<client\d>, <member\d>), [\d.]+, [\d.]*, [\d.]+ \w+, [\d.]+ \w+, \d+%, [\d.]+ \w+, "
+    r"(true|false), (true|false), \d+, \d+, \d+, (.*), (?:[\d.]*), (?:true|false)$",
+    re.MULTILINE,
+)
+ATTACHED_KEYS: Final = re.compile(r"(?<=attached keys\(\[)[^]]*|(?:^\"Key\" : .*\n){2,}", re.MULTILINE)  # in no order
 VOLATILE_COLUMNS: Final = frozenset(
-    ("VERSION", "DB SIZE", "RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX", "TOOK", "STORAGE VERSION", "IN USE")
+    (
+        *("VERSION", "DB SIZE", "RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX", "TOOK", "STORAGE VERSION", "IN USE"),
+        *("PERCENTAGE NOT IN USE", "QUOTA"),
+    )
 )
 
 
@@ -67,6 +76,8 @@ def output(text: str, names: Names) -> str:
     for pattern, replacement in RULES:
         text = re.sub(pattern, replacement, text)
     text = STATUS_LINE.sub(r"\1, <version>, <size>, \2, \3, <raft>, \4", text)
+    text = STATUS_LINE_36.sub(r"\1, <version>, <size>, \2, \3, <raft>, \4", text)
+    text = ATTACHED_KEYS.sub(lambda found: _ordered(found[0]), text)
     text = INITIAL_CLUSTER.sub(lambda found: found[1] + ",".join(sorted(found[2].split(","))) + '"', text)
     return _tables(text)
 
@@ -81,6 +92,10 @@ def errors(text: str, names: Names) -> str:
         if not lines or lines[-1] != line:
             lines.append(line)
     return output("\n".join(lines) + "\n" if lines else "", names)
+
+
+def _ordered(keys: str) -> str:
+    return "".join(sorted(keys.splitlines(keepends=True))) if "\n" in keys else " ".join(sorted(keys.split()))
 
 
 def _tables(text: str) -> str:

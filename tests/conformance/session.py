@@ -57,7 +57,7 @@ class Background:
 class Session:
     """One run of a session against one cluster with one etcdctl."""
 
-    etcdctl: str
+    etcdctl: tuple[str, ...]
     cluster: servers.Cluster
     directory: Path
     variables: dict[str, str]
@@ -118,7 +118,7 @@ class Session:
     def _arguments(self, text: str) -> list[str]:
         arguments = shlex.split(self._expand(text))
         chosen = any(argument.startswith("--endpoints") for argument in arguments)
-        return [self.etcdctl, *([] if chosen else ["--endpoints", self.variables["EP1"]]), *arguments]
+        return [*self.etcdctl, *([] if chosen else ["--endpoints", self.variables["EP1"]]), *arguments]
 
     def _expand(self, text: str) -> str:
         return re.sub(r"\$(\$|[A-Z]+\d*)", lambda found: self.variables[found[1]], text)
@@ -241,8 +241,8 @@ def read(name: str) -> Script:
     )
 
 
-def play(script: Script, product: servers.Product, etcdctl: str) -> str:
-    """Start a cluster, play a session, end everything; the transcript."""
+def play(script: Script, product: servers.Product, *etcdctl: str, kind: type[Session] = Session) -> str:
+    """Start a cluster, play a session with that program and its first arguments, end everything; the transcript."""
     with (
         servers.cluster(product, script.nodes, flags=script.flags) as cluster,
         tempfile.TemporaryDirectory() as directory,
@@ -251,12 +251,12 @@ def play(script: Script, product: servers.Product, etcdctl: str) -> str:
             node.start()
         for node in cluster.nodes:
             node.wait_answer(messages.KV_RANGE, messages.range_(b"a"))
-        session = _session(etcdctl, cluster, Path(directory))
+        session = _session(kind, etcdctl, cluster, Path(directory))
         session.sorted = script.sorted
         return session.play(script.lines)
 
 
-def _session(etcdctl: str, cluster: servers.Cluster, directory: Path) -> Session:
+def _session(kind: type[Session], etcdctl: tuple[str, ...], cluster: servers.Cluster, directory: Path) -> Session:
     leader = cluster.leader()
     status = {node.name: node.status() for node in cluster.nodes}
     header = next(v for f, v in messages.fields(leader.call(messages.STATUS, b"")) if f == 1 and isinstance(v, bytes))
@@ -274,4 +274,4 @@ def _session(etcdctl: str, cluster: servers.Cluster, directory: Path) -> Session
         if len(ordered) > 1:
             texts[node.name] = f"<name{number}>"
     variables["FOLLOWER"] = ordered[-1].endpoint
-    return Session(etcdctl, cluster, directory, variables, normalise.Names(known, texts))
+    return kind(etcdctl, cluster, directory, variables, normalise.Names(known, texts))
