@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from quorate.api.ring import Ring
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
-from quorate.wire.identity import AuthState, Caller
+from quorate.wire.identity import UNJUDGED, AuthState, Caller
 from quorate.wire.messages import Kind, Op, Part
 
 SESSIONS_MAX: Final = 65_536  # tokens remembered; beyond it storage is asked more often
@@ -90,8 +90,10 @@ class Callers:
     def recognize(self, claim: Claim) -> bool:
         """Give `claim` its identity if that is known here; False: storage has to be asked. Raises CallFailed for a
         token that is not good."""
-        if not self.state.enabled or (claim.token is None and not claim.common_name):
+        if claim.token is None and not claim.common_name:
             return self._settle(claim, b"")
+        if not self.state.enabled:
+            return self._settle(claim, UNJUDGED)
         if claim.token is None:
             return self._settle(claim, self._named(claim))
         token = claim.token.removeprefix(BEARER)

@@ -13,7 +13,9 @@ from quorate.proto import rpc_pb2
 from quorate.storage.access import Access
 from quorate.storage.auth import AuthStore, Rights
 from quorate.storage.lessor import Lessor
-from quorate.wire.identity import Caller, Need
+from quorate.wire import errors
+from quorate.wire.errors import CallFailed
+from quorate.wire.identity import UNJUDGED, Caller, Need
 from quorate.wire.messages import Op
 
 Check = Callable[[Caller | None, bytes], None]
@@ -71,6 +73,8 @@ class Judge:
                 key = plain_range_key(body)
                 if key and rights.readable.covers(key, b""):
                     return
+        elif identity == UNJUDGED and op not in OPEN:
+            raise CallFailed(errors.AUTH_OLD_REVISION)  # auth was turned on since
         check = self._checks.get(op)
         if check is not None:
             check(caller, body)

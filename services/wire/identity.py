@@ -56,6 +56,9 @@ class Caller(NamedTuple):
         return cls(identity[_REVISION.size :].decode(), auth_revision)
 
 
+UNJUDGED: Final = Caller("", 0).pack()  # somebody with a token that was not looked at, as auth was off
+
+
 class TokenGrant(NamedTuple):
     """The body of AUTHENTICATE as it is ordered: the password was already checked by api against `auth_revision`.
 

@@ -8,7 +8,7 @@ from quorate.api.callers import Callers
 from quorate.api.calls import Context
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
-from quorate.wire.identity import Caller
+from quorate.wire.identity import UNJUDGED, Caller
 from quorate.wire.messages import Kind, Op
 from tests.api.worker import Worker, failure, get, put, run, until, worker
 
@@ -106,7 +106,7 @@ def test_while_auth_is_off_tokens_are_not_looked_at() -> None:
     async def scenario() -> None:
         async with worker() as door, door.channel() as channel:
             await put(channel, b"k", b"v", metadata=(("token", "nonsense"),))
-            assert [b""] == door.fake.identities
+            assert [UNJUDGED] == door.fake.identities
 
     run(scenario)
 

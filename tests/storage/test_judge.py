@@ -1,6 +1,7 @@
 """The judge in front of commands and questions: what a caller may, at every place of the log."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from quorate.proto import auth_pb2, rpc_pb2
 from quorate.storage.judge import plain_put_key, plain_range_key
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
-from quorate.wire.identity import NODE, Caller, Need, TokenGrant
+from quorate.wire.identity import NODE, UNJUDGED, Caller, Need, TokenGrant
 from quorate.wire.messages import RESULT, STORAGE_WORKER, Op, Origin, chunks_of, pack_chunk, pack_command
 from tests.storage.member import MEMBER_ID, Member
 
@@ -86,6 +87,11 @@ def test_a_right_is_gone_for_whatever_stands_behind_its_revocation_in_the_log(me
     fails(errors.AUTH_OLD_REVISION, lambda: member._raw(commands))
     assert member.state.store.revision == 3
     fails(errors.PERMISSION_DENIED, lambda: member.do("alice", Op.PUT, put))
+
+
+def test_a_token_that_was_not_looked_at_is_looked_at_again_once_auth_is_on(member: Guarded) -> None:
+    for op, request in ((Op.RANGE, rpc_pb2.RangeRequest(key=b"a")), (Op.STATUS, b""), (Op.PERMISSION, b"\1")):
+        fails(errors.AUTH_OLD_REVISION, partial(member.question, UNJUDGED, op, request))
 
 
 def test_enabling_holds_for_the_rest_of_its_chunk(tmp_path: Path) -> None:

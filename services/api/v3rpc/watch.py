@@ -13,6 +13,7 @@ from quorate.api.ring import Ring
 from quorate.api.v3rpc.watch_stream import Answered, Stream
 from quorate.api.watches import Watches
 from quorate.proto.rpc_pb2 import RangeRequest
+from quorate.wire import errors
 from quorate.wire.errors import CallFailed, Code
 from quorate.wire.messages import Op
 
@@ -59,7 +60,9 @@ class Watch:
         def done(code: int, message: str, body: bytes) -> None:
             if code == 0:
                 answered("", body[: 2 + body[1]])
-            elif code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) or context.epoch != self._callers.epoch:
+            elif code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED) or (
+                message == errors.AUTH_OLD_REVISION.text and context.epoch != self._callers.epoch
+            ):
                 again()
             else:
                 answered(f"rpc error: code = {Code(code).go_name} desc = {message}", b"")
