@@ -111,19 +111,24 @@ def restart(config: Config, segment_bytes: int) -> Start:
 
 def founded(config: Config, fetch: FetchMembers) -> Meta:
     """This member as one of the founders; OperatorError as etcd's."""
-    urls_by_name = config.initial_members
     check_names_and_urls(config)
+    members = founders(config)
+    membership = Membership.founded(list(members.values()))
+    own = next(member.id for member in members.values() if member.name == config.name)
+    meta = Meta(own, membership)
+    refuse_second_bootstrap(meta, config.name, config.initial_members, fetch)
+    return meta
+
+
+def founders(config: Config) -> dict[int, Member]:
+    """The members that `--initial-cluster` lists, by their ids; OperatorError if two have the same."""
     members: dict[int, Member] = {}
-    for name, urls in urls_by_name.items():
+    for name, urls in config.initial_members.items():
         number = member_id(urls, config.initial_cluster_token)
         if number in members:
             raise OperatorError(f"member exists with identical ID {number:x}")
         members[number] = Member(number, tuple(sorted(urls)), name)
-    membership = Membership.founded(list(members.values()))
-    own = next(member.id for member in members.values() if member.name == config.name)
-    meta = Meta(own, membership)
-    refuse_second_bootstrap(meta, config.name, urls_by_name, fetch)
-    return meta
+    return members
 
 
 def check_names_and_urls(config: Config) -> None:

@@ -36,6 +36,7 @@ class BboltError(ValueError):
 class _Meta(NamedTuple):
     page_bytes: int
     root: int
+    pages: int
     txid: int
 
 
@@ -70,6 +71,11 @@ class BboltFile:
         self._data.close()
         self._file.close()
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all pages that were ever used; the file may be longer."""
+        return self._meta.pages * self._meta.page_bytes
+
     def buckets(self) -> list[bytes]:
         """Names of the top-level buckets."""
         return [key for flags, key, _ in self._tree(self._meta.root, 0) if flags & _IS_BUCKET]
@@ -102,13 +108,13 @@ class BboltFile:
         if len(self._data) < start + _META.size + _CHECKSUM.size:
             return None
         flags = _HEAD.unpack_from(self._data, offset)[1]
-        magic, version, page_bytes, _, root, _, _, _, txid = _META.unpack_from(self._data, start)
+        magic, version, page_bytes, _, root, _, _, pages, txid = _META.unpack_from(self._data, start)
         (checksum,) = _CHECKSUM.unpack_from(self._data, start + _META.size)
         if flags != _META_PAGE or magic != _MAGIC or version != _VERSION or page_bytes > PAGE_BYTES_MAX:
             return None
         if checksum != _fnv1a(self._data[start : start + _META.size]):
             return None
-        return _Meta(page_bytes, root, txid)
+        return _Meta(page_bytes, root, pages, txid)
 
     def _tree(self, page_id: int, depth: int) -> Iterator[tuple[int, bytes, bytes]]:
         offset = page_id * self._meta.page_bytes

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import click
 
+from quorate.ctl.backup import hashkv, snapshot, version
 from quorate.ctl.certificates import cert
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.option("-w", "--write-out", default="simple", show_default=True, help="simple, json, fields or table.")
+@click.pass_context
+def main(context: click.Context, write_out: str) -> None:
     """Administrative commands that work on files, not on a running node."""
+    context.obj = {"write_out": write_out}
 
 
 main.add_command(cert)
+main.add_command(hashkv)
+main.add_command(snapshot)
+main.add_command(version)
 
 if __name__ == "__main__":
     main()

@@ -1,15 +1,19 @@
-"""Backups of real nodes with a real etcdctl."""
+"""Backups of real nodes, and clusters made from them."""
 
 import os
 import shutil
 import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.writing import put
+from bench.servers import Node
+from quorate.proto import rpc_pb2
+from tests.cluster.writing import get, put
 from tests.support.cluster import quorate_cluster
+from tests.support.rpc import calling
 
 
 @pytest.mark.skipif(shutil.which("etcdctl") is None, reason="etcdctl is not installed")
@@ -23,3 +27,52 @@ def test_etcdctl_saves_a_snapshot(tmp_path: Path) -> None:
         content = file.read_bytes()
         assert sha256(content[:-32]).digest() == content[-32:]
         assert len(content) > 100_000
+
+
+def saved(endpoint: str, file: Path) -> Path:
+    """What Maintenance.Snapshot gives, as etcdctl writes it."""
+    with calling(endpoint) as caller:
+        answers = caller.stream("Maintenance/Snapshot", [rpc_pb2.SnapshotRequest()])
+        file.write_bytes(b"".join(answer.blob for answer in answers))
+    return file
+
+
+def test_three_members_restored_from_one_backup_are_a_cluster_with_its_keys(tmp_path: Path) -> None:
+    with quorate_cluster() as old:
+        for number in range(50):
+            put(old.nodes[0], b"k%d" % number, b"v%d" % number)
+        backup = saved(old.nodes[0].endpoint, tmp_path / "backup.db")
+    with quorate_cluster(3, ready=False) as cluster:
+        for node in cluster.nodes:
+            restore(backup, node)
+        cluster.start()
+        for node in cluster.nodes:
+            assert get(node, b"k49", serializable=True) == b"v49"
+            with calling(node.endpoint) as caller:
+                members = caller.unary("Cluster/MemberList", rpc_pb2.MemberListRequest()).members
+            assert ["infra1", "infra2", "infra3"] == sorted(member.name for member in members)
+        assert put(cluster.nodes[0], b"new", b"1") > 51
+        cluster.nodes[1].stop()
+        cluster.nodes[1].start()
+        cluster.nodes[1].wait_ready()
+        assert get(cluster.nodes[1], b"new") == b"1"
+
+
+def test_a_member_without_the_restored_data_is_sent_them(tmp_path: Path) -> None:
+    with quorate_cluster() as old:
+        put(old.nodes[0], b"k", b"v")
+        backup = saved(old.nodes[0].endpoint, tmp_path / "backup.db")
+    with quorate_cluster(3, ready=False) as cluster:
+        for node in cluster.nodes[:2]:
+            restore(backup, node)
+        cluster.start()
+        assert get(cluster.nodes[2], b"k", serializable=True) == b"v"
+
+
+def restore(backup: Path, node: Node) -> None:
+    """As an operator does, with the flags the node is started with."""
+    flags = dict(zip(node.flags[::2], node.flags[1::2], strict=True))
+    names = ("--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls")
+    chosen = [word for name in names for word in (name, flags[name])]
+    command = [sys.executable, "-m", "quorate.ctl.quorateutl", "snapshot", "restore", str(backup), *chosen]
+    subprocess.run(command, check=True, env={**os.environ, **node.product.environment}, timeout=60)

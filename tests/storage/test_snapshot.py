@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from quorate.proto import rpc_pb2
 from quorate.storage import schema, snapshot
 from quorate.storage.schema import DamagedDatabase
 from tests.storage.member import Member
@@ -43,6 +44,13 @@ def test_an_installed_image_is_the_state_it_was_taken_of(member: Member, tmp_pat
     assert not image.path.exists()
     member.close()
     other.close()
+
+
+def test_an_image_with_an_alarm_in_it_is_sound(member: Member) -> None:
+    member.state.alarms.activate(5, rpc_pb2.NOSPACE)
+    member.state.commit()
+    snapshot.check(snapshot.take(member.path).path, 300)
+    member.close()
 
 
 def test_only_the_last_image_is_kept(member: Member) -> None:
