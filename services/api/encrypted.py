@@ -21,6 +21,7 @@ from quorate.node.tls_failures import CLOSED, HANDSHAKE_TIMEOUT, NOT_TLS, Refusa
 log = logs.named()
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0  # etcd 3.6.14
+LINGER_S: Final = 1.0
 HANDSHAKES_MAX: Final = 2_048  # of one worker at a time; a further one ends the oldest, which is not in earnest
 RECORD_BYTES_MAX: Final = 16_384  # RFC 8446, 5.1
 HANDSHAKE_RECORD: Final = 0x16
@@ -103,6 +104,7 @@ class Encrypted(asyncio.Transport, asyncio.Protocol):
             self._read()
 
     def eof_received(self) -> None:
+        """The transport closes itself after this, unless TLS has something to say first."""
         if not self._ready and not self._closing:
             # Probes that connect and say nothing are common and no news.
             if self._silent:
@@ -129,13 +131,18 @@ class Encrypted(asyncio.Transport, asyncio.Protocol):
 
     # --- the handshake -----------------------------------------------------------------------------------------------
 
-    def refuse(self, cause: str) -> None:
-        """End a handshake, with a line in the log."""
+    def refuse(self, cause: str, linger: bool = False) -> None:
+        """End a handshake, with a line in the log. `linger` lets the client read why before the connection is gone."""
         self._tell(cause)
         self._closing = True
         self._end_handshake()
-        if self._transport is not None:
-            self._flush()  # the alert, if OpenSSL made one
+        if self._transport is None:
+            return
+        self._flush()  # the alert, if OpenSSL made one
+        if linger:  # closed at once, what the client is still sending would make the kernel discard the alert
+            self._transport.write_eof()
+            self._timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
+        else:
             self._transport.close()
 
     def _shake(self, data: bytes) -> bool:
@@ -147,7 +154,7 @@ class Encrypted(asyncio.Transport, asyncio.Protocol):
             if data[0] != HANDSHAKE_RECORD:
                 if data.startswith(HTTP_METHODS):
                     transport.write(WRONG_PORT)
-                self.refuse(NOT_TLS)
+                self.refuse(NOT_TLS, linger=True)
                 return False
         try:
             self._tls.do_handshake()
@@ -157,7 +164,7 @@ class Encrypted(asyncio.Transport, asyncio.Protocol):
             self._flush()
             return False
         except ssl.SSLError as error:
-            self.refuse(explain(error))
+            self.refuse(explain(error), linger=True)
             return False
         except PeerRefused as refused:
             self.refuse(str(refused))

@@ -22,8 +22,9 @@ from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.stats import Stats
 from quorate.consensus.wal import SEGMENT_BYTES
-from quorate.node import lifecycle, logs, tls
+from quorate.node import flags, lifecycle, logs, tls
 from quorate.node.config import Config
+from quorate.node.expiry import Expiry
 from quorate.node.lifecycle import OperatorError
 from quorate.node.tls import TlsFiles
 from quorate.wire.messages import Part
@@ -41,13 +42,14 @@ async def main(config: Config) -> None:
     stop = lifecycle.stop_event()
     files = tls.peer_side(config)
     server_context, client_context = peer_contexts(files)
+    expiry = Expiry("peer", files) if files.enabled else None
     segment_bytes = int(os.environ.get(SEGMENT_VARIABLE, SEGMENT_BYTES))
     listeners = [
         (one, is_encrypted(url, server_context))
         for url in config.listen_peer_urls
         for one in listen(url, config.socket_reuse_port)
     ]
-    fetch = bootstrap.fetch_members(client_context() if client_context is not None else None)
+    fetch = bootstrap.fetch_members(client_context)
     start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes)
     snapshots_path = config.database_path.parent
     bootstrap.prepare_directory(snapshots_path)
@@ -67,13 +69,16 @@ async def main(config: Config) -> None:
     removed = asyncio.Event()
     peers = Peers(loop, settings, driver.membership, driver.hear, removed.set, snapshots.receive)
     driver.network, driver.courier = peers, snapshots
-    driver.on_stats = Stats(driver, peers, snapshots).render
+    driver.on_stats = Stats(driver, peers, snapshots, expiry).render
     driver.on_removed = removed.set
     peers.start(listeners)
     driver.start(config.api_workers, hasten=start.is_new or config.initial_election_tick_advance)
+    watching = loop.create_task(expiry.watch()) if expiry is not None else None
     try:
         await ended(driver, stop, removed)
     finally:
+        if watching is not None:
+            watching.cancel()
         driver.stop()
         snapshots.close()
         peers.close()
@@ -120,22 +125,23 @@ async def hand_over(driver: Driver) -> None:
 
 def is_encrypted(url: str, context: ssl.SSLContext | None) -> bool:
     """Whether the peer url is served with TLS; OperatorError if it should be and cannot."""
-    if not url.startswith(("https://", "unixs://")):
+    if not flags.is_encrypted(url):
         return False
     if context is None:
-        raise OperatorError(
-            f"TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url {url} with HTTPS scheme"
-        )
+        address = url.partition("://")[2]
+        raise OperatorError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
     return True
 
 
-def peer_contexts(files: TlsFiles) -> tuple[ssl.SSLContext | None, Contexts | None]:
-    """TLS for the peer port and for dialling, where the urls ask for it."""
+def peer_contexts(files: TlsFiles) -> tuple[ssl.SSLContext | None, Contexts]:
+    """TLS for the peer port, where there are certificates, and for dialling."""
+    dialling = tls.DialContexts(files).context
     if not files.enabled:
-        return None, None
+        return None, dialling
     try:
-        return tls.server_context(files), tls.DialContexts(files).context
-    except (OSError, ssl.SSLError, ValueError) as error:
+        dialling()
+        return tls.server_context(files), dialling
+    except (OSError, ValueError) as error:
         raise OperatorError(f"cannot use the peer certificates: {error}") from error
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from quorate.consensus.connections import Contexts
 from quorate.consensus.membership import Member, Membership, Meta, member_id
 from quorate.consensus.meta import MetaFiles
 from quorate.consensus.raft.messages import ConfState, EntryKind, HardState
@@ -270,14 +270,14 @@ def _described(cluster: int, members: Iterable[Member]) -> str:
     return f"{{ClusterID:{cluster:x} Members:[{listed}]}}"
 
 
-def fetch_members(context: ssl.SSLContext | None) -> FetchMembers:
+def fetch_members(context: Contexts) -> FetchMembers:
     """Asks `/members` of a peer port; `context` is for https."""
 
     def fetch(url: str, timeout_s: float) -> tuple[int, list[Member]]:
         parts = urlsplit(url)
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(parts.netloc, timeout=timeout_s, context=context)
+            connection = http.client.HTTPSConnection(parts.netloc, timeout=timeout_s, context=context())
         else:
             connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
         try:

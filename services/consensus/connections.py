@@ -22,10 +22,15 @@ from urllib.parse import urlsplit
 from quorate.consensus.frames import Decoder, FrameDamaged, PeerMessage
 from quorate.consensus.handshake import HEAD_BYTES_MAX, BadRequest, Hello, pack_hello, parse_status
 from quorate.node.lifecycle import OperatorError
+from quorate.node.tls_failures import CLOSED, explain
 
+HANDSHAKE_RECORD: Final = b"\x16"  # how TLS begins
+SILENCE_S_MAX: Final = 5  # of a new connection
+LINGER_S: Final = 1.0
 RECEIVE_BYTES: Final = 256 * 1024
 RECEIVES_MAX: Final = 8  # of one connection in a row, so that the others get their turn
 Contexts = Callable[[], ssl.SSLContext]
+Judge = Callable[[ssl.SSLSocket, str | None], object]  # raises PeerRefused; with no address for who was dialled
 
 
 class Refused(Exception):  # noqa: N818 - it names an outcome
@@ -59,13 +64,15 @@ def read_head(connection: socket.socket, deadline: float) -> bytes:
         connection.settimeout(left)
         data = connection.recv(1)
         if not data or len(head) >= HEAD_BYTES_MAX:
-            raise BadRequest("no whole request")
+            raise BadRequest(CLOSED if not data else "no whole request")
+        if not head and data == HANDSHAKE_RECORD:
+            raise BadRequest("a TLS handshake on a port without TLS")
         head += data
     return bytes(head)
 
 
-def dial(url: str, hello: Hello, context: Contexts | None, timeout_s: float) -> socket.socket:
-    """A connection the other member has accepted; blocks. OSError, BadRequest or Refused."""
+def dial(url: str, hello: Hello, context: Contexts, judge: Judge, timeout_s: float) -> socket.socket:
+    """A connection the other member has accepted; blocks. OSError, ValueError, BadRequest, Refused or PeerRefused."""
     parts = urlsplit(url)
     deadline = time.monotonic() + timeout_s
     connection: socket.socket
@@ -77,10 +84,11 @@ def dial(url: str, hello: Hello, context: Contexts | None, timeout_s: float) -> 
         connection = socket.create_connection((parts.hostname or "", parts.port or 80), timeout_s)
     try:
         if parts.scheme in ("https", "unixs"):
-            if context is None:
-                raise BadRequest(f"no certificates to reach {url}")
-            connection = context().wrap_socket(connection, server_hostname=parts.hostname)
-        connection.sendall(pack_hello(hello, parts.netloc))
+            encrypted = context().wrap_socket(connection, server_hostname=parts.hostname or "localhost")
+            connection = encrypted
+            judge(encrypted, None)
+        with contextlib.suppress(ConnectionError):  # why is to be read
+            connection.sendall(pack_hello(hello, parts.netloc))
         status = parse_status(read_head(connection, deadline))
         if status is not HTTPStatus.SWITCHING_PROTOCOLS:
             raise Refused(status)
@@ -88,6 +96,33 @@ def dial(url: str, hello: Hello, context: Contexts | None, timeout_s: float) -> 
         connection.close()
         raise
     return connection
+
+
+def shake_hands(connection: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """The server's side of TLS; blocks. OSError, after the other side has had time to read why."""
+    encrypted = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    try:
+        encrypted.do_handshake()
+    except ssl.SSLError:
+        _let_read(encrypted)
+        encrypted.close()
+        raise
+    except BaseException:
+        encrypted.close()
+        raise
+    return encrypted
+
+
+def _let_read(connection: socket.socket) -> None:
+    """Ends the sending side and waits for the other end: closed at once, what it is still sending would make the kernel
+    discard the alert."""
+    deadline = time.monotonic() + LINGER_S
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        while (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not socket.socket.recv(connection, 4096):
+                return
 
 
 def unix_path(url: str) -> str:
@@ -118,6 +153,8 @@ def listen(url: str, reuse_port: bool = False) -> list[socket.socket]:
             if listener.family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)
+            if listener.family != socket.AF_UNIX:  # who says nothing takes no thread: the dialling side speaks first
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENCE_S_MAX)
             listener.listen(128)
             listener.setblocking(False)
         except OSError as error:
@@ -128,28 +165,39 @@ def listen(url: str, reuse_port: bool = False) -> list[socket.socket]:
     return [listener for listener, _ in addresses]
 
 
-class Outgoing:
-    """The sending end of a stream. Frames beyond `buffer_bytes_max` are dropped: Raft says it again."""
+class Stream:
+    """A connection that has been accepted: frames out, messages in.
+
+    Frames beyond `buffer_bytes_max` are dropped: Raft says it again.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         connection: socket.socket,
+        decoder: Decoder,
         buffer_bytes_max: int,
-        on_close: Callable[[Outgoing], None],
+        on_messages: Callable[[list[PeerMessage]], None],
+        on_close: Callable[[Stream, str], None],
     ) -> None:
+        """`on_close` gets the reason, empty when this side wanted it."""
         connection.setblocking(False)
         self.sent_bytes = 0
+        self.received_bytes = 0
         self.dropped_frames = 0
+        self.decoder = decoder
         self._loop = loop
         self._connection = connection
+        self._is_encrypted = isinstance(connection, ssl.SSLSocket)
         self._buffer_bytes_max = buffer_bytes_max
+        self._on_messages = on_messages
         self._on_close = on_close
         self._queue: list[bytes] = []
         self._queued_bytes = 0
-        self._blocked = b""  # what the socket did not take; while there is some, the loop waits to write
+        self._blocked = memoryview(b"")  # what the socket did not take; while there is some, the loop waits to write
         self._open = True
-        loop.add_reader(connection, self._watch)
+        loop.add_reader(connection, self._receive)
+        loop.call_soon(self._receive)  # TLS may hold bytes that came with the handshake
 
     def send(self, frame: bytes) -> bool:
         """Takes `frame` for the next flush; False if it was dropped."""
@@ -159,10 +207,6 @@ class Outgoing:
         self._queue.append(frame)
         self._queued_bytes += len(frame)
         return True
-
-    @property
-    def has_queued(self) -> bool:
-        return bool(self._queue)
 
     def flush(self) -> None:
         """Gives the socket what it takes."""
@@ -176,76 +220,38 @@ class Outgoing:
         if self._blocked and self._open:
             self._loop.add_writer(self._connection, self._resume)
 
-    def close(self) -> None:
-        """Ends the connection and tells the owner, once."""
-        if not self._open:
-            return
-        self._open = False
-        self._loop.remove_reader(self._connection)
-        self._loop.remove_writer(self._connection)
-        self._connection.close()
-        self._on_close(self)
-
-    def _push(self, data: bytes) -> None:
-        try:
-            sent = self._connection.send(data)
-        except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            sent = 0
-        except OSError:
-            self.close()
-            return
-        self.sent_bytes += sent
-        self._blocked = data[sent:] if sent < len(data) else b""
-
-    def _resume(self) -> None:
-        self._push(self._blocked)
-        if not self._blocked and self._open:
-            self._loop.remove_writer(self._connection)
-            self.flush()
-
-    def _watch(self) -> None:
-        """Nothing is ever said in this direction, so readable means closed (or TLS housekeeping)."""
-        try:
-            if self._connection.recv(4096):
-                return
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except OSError:
-            pass
-        self.close()
-
-
-class Incoming:
-    """The receiving end of a stream: decoded messages go to `on_messages` as they arrive."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connection: socket.socket,
-        decoder: Decoder,
-        on_messages: Callable[[list[PeerMessage]], None],
-        on_close: Callable[[Incoming, str], None],
-    ) -> None:
-        connection.setblocking(False)
-        self.decoder = decoder
-        self.received_bytes = 0
-        self._loop = loop
-        self._connection = connection
-        self._on_messages = on_messages
-        self._on_close = on_close
-        self._open = True
-        loop.add_reader(connection, self._receive)
-        loop.call_soon(self._receive)  # TLS may hold bytes that came with the handshake
-
     def close(self, reason: str = "") -> None:
         """Ends the connection and tells the owner, once."""
         if not self._open:
             return
         self._open = False
         self._loop.remove_reader(self._connection)
+        self._loop.remove_writer(self._connection)
         with contextlib.suppress(OSError):
             self._connection.close()
         self._on_close(self, reason)
+
+    def _push(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                sent = self._connection.send(rest)
+                self.sent_bytes += sent
+                rest = rest[sent:]
+                if not self._is_encrypted:  # TLS takes a record at a time, a plain socket all there is room for
+                    break
+        except (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass
+        except OSError as error:
+            self.close(explain(error))
+            return
+        self._blocked = rest
+
+    def _resume(self) -> None:
+        self._push(self._blocked)
+        if not self._blocked and self._open:
+            self._loop.remove_writer(self._connection)
+            self.flush()
 
     def _receive(self) -> None:
         for _ in range(RECEIVES_MAX):
@@ -256,7 +262,7 @@ class Incoming:
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
-                self.close(error.strerror or str(error))
+                self.close(explain(error))
                 return
             if not data:
                 self.close("closed by the peer")
@@ -269,7 +275,7 @@ class Incoming:
                 return
             if messages:
                 self._on_messages(messages)
-            if len(data) < RECEIVE_BYTES and not isinstance(self._connection, ssl.SSLSocket):
+            if len(data) < RECEIVE_BYTES and not self._is_encrypted:
                 return
-        if isinstance(self._connection, ssl.SSLSocket):
+        if self._is_encrypted:  # it may hold more than the socket shows
             self._loop.call_soon(self._receive)

@@ -1,8 +1,10 @@
 """The other members: who is connected, which stream a message takes, and who may come in.
 
-A member dials every other one twice and only sends on what it dialled: an *urgent* stream for heartbeats, votes and
+A member dials every other one twice and sends on what it dialled: an *urgent* stream for heartbeats, votes and
 acknowledgements, and a *bulk* stream for entries and proposals, so that a mebibyte of entries never delays a
-heartbeat. Snapshots have connections of their own (`snapshots`). What cannot be sent is dropped: Raft says it again.
+heartbeat. While it cannot dial it answers on what the other side dialled: in a cluster that is given TLS member by
+member, those without certificates cannot connect to those with, and are still reached by them. Snapshots have
+connections of their own (`snapshots`). What cannot be sent is dropped: Raft says it again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final
 
-from quorate.consensus.connections import Contexts, Incoming, Outgoing, Refused, dial, read_head, tune
+from quorate.consensus.connections import Contexts, Judge, Refused, Stream, dial, read_head, shake_hands, tune
 from quorate.consensus.frames import Call, CallReply, Decoder, PeerMessage, encode
 from quorate.consensus.handshake import (
     BadRequest,
@@ -34,6 +36,7 @@ from quorate.consensus.membership import Membership
 from quorate.consensus.raft.messages import Append, Forward
 from quorate.node import logs
 from quorate.node.tls import PeerRefused
+from quorate.node.tls_failures import Refusals, explain
 
 log = logs.named("peers")
 
@@ -60,9 +63,13 @@ class PeerSettings:
     member_id: int
     dial_timeout_s: float
     silence_ms: int  # after which a connection is given up
+    client_context: Contexts  # to dial https
     server_context: ssl.SSLContext | None = None
-    client_context: Contexts | None = None
-    judge: Callable[[ssl.SSLSocket, str], object] = lambda _connection, _address: None  # PeerRefused if not
+    judge: Judge = lambda _connection, _address: None
+
+    def dial(self, url: str, hello: Hello) -> socket.socket:
+        """See `connections.dial`."""
+        return dial(url, hello, self.client_context, self.judge, self.dial_timeout_s)
 
 
 @dataclass(slots=True)
@@ -71,8 +78,9 @@ class Link:
 
     kind: str
     buffer_bytes_max: int
-    outgoing: Outgoing | None = None
+    outgoing: Stream | None = None
     dialling: bool = False
+    complaint: str = ""  # why dialling failed the last time; in the log already
     retry_s: float = RETRY_S
     timer: asyncio.TimerHandle | None = None
 
@@ -90,7 +98,7 @@ class Peer:
         }
     )
     next_url: int = 0
-    active_since: float | None = None  # both streams are up since then
+    active_since: float | None = None  # messages of both kinds get there since then
     sent_bytes: int = 0  # on connections that are gone
     sent_failures: int = 0
     received_bytes: int = 0
@@ -118,9 +126,10 @@ class Peers:
         self._on_messages = on_messages
         self._on_removed = on_removed
         self._receive_snapshot = receive_snapshot
-        self._incoming: dict[tuple[int, str], Incoming] = {}
+        self._incoming: dict[tuple[int, str], Stream] = {}
         self._listeners: list[socket.socket] = []
-        self._dirty: set[Outgoing] = set()
+        self._dirty: set[Stream] = set()
+        self._refusals = Refusals(log, "rejected connection on peer endpoint")
         self._closed = False
 
     # --- the driver's side ---
@@ -133,12 +142,15 @@ class Peers:
         self.update(self._membership)
 
     def update(self, membership: Membership) -> None:
-        """Connects to new members and new addresses, disconnects from members that are gone."""
+        """Connects to new members, disconnects from members that are gone. A new address is for the next connection:
+        the member has still to be started there."""
         self._membership = membership
         for number in list(self.peers):
             member = membership.members.get(number)
-            if member is None or member.peer_urls != self.peers[number].urls:
+            if member is None or not member.peer_urls:
                 self._forget(self.peers.pop(number))
+            elif member.peer_urls != self.peers[number].urls:
+                self._move(self.peers[number], member.peer_urls)
         for key, incoming in list(self._incoming.items()):
             if key[0] not in membership.members:
                 incoming.close("the member was removed")
@@ -153,7 +165,8 @@ class Peers:
         peer = self.peers.get(message.to_id)
         if peer is None:
             return
-        outgoing = peer.links[BULK if isinstance(message, _BULKY) else URGENT].outgoing
+        kind = BULK if isinstance(message, _BULKY) else URGENT
+        outgoing = peer.links[kind].outgoing or self._incoming.get((peer.id, kind))
         if outgoing is None or not outgoing.send(encode(self._membership.cluster_id, message)):
             peer.sent_failures += 1
             return
@@ -173,13 +186,11 @@ class Peers:
 
     def sent_bytes(self, number: int) -> int:
         """To a member, since this process began."""
-        peer = self.peers[number]
-        return peer.sent_bytes + sum(link.outgoing.sent_bytes for link in peer.links.values() if link.outgoing)
+        return self.peers[number].sent_bytes + sum(stream.sent_bytes for stream in self._streams(number))
 
     def received_bytes(self, number: int) -> int:
         """From a member, since this process began."""
-        open_streams = (incoming for key, incoming in self._incoming.items() if key[0] == number)
-        return self.peers[number].received_bytes + sum(incoming.received_bytes for incoming in open_streams)
+        return self.peers[number].received_bytes + sum(stream.received_bytes for stream in self._streams(number))
 
     def close(self) -> None:
         """Ends every connection."""
@@ -209,8 +220,8 @@ class Peers:
     def _dial_in_thread(self, peer: Peer, link: Link, url: str, hello: Hello) -> None:
         outcome: socket.socket | Exception
         try:
-            outcome = dial(url, hello, self._settings.client_context, self._settings.dial_timeout_s)
-        except (OSError, ValueError, BadRequest, Refused) as error:
+            outcome = self._settings.dial(url, hello)
+        except (OSError, ValueError, BadRequest, Refused, PeerRefused) as error:
             outcome = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             self._loop.call_soon_threadsafe(self._dialled, peer, link, url, outcome)
@@ -228,8 +239,10 @@ class Peers:
             return
         if isinstance(outcome, Refused) and outcome.status is HTTPStatus.GONE:
             self._on_removed()
-        if link.retry_s == RETRY_S or isinstance(outcome, Refused):
-            log.warn("failed to dial peer", remote_peer_id=f"{peer.id:x}", url=url, error=str(outcome))
+        complaint = f"{url}: {explain(outcome)}"
+        if complaint != link.complaint:
+            link.complaint = complaint
+            log.warn("failed to dial peer", remote_peer_id=f"{peer.id:x}", url=url, error=explain(outcome))
         peer.next_url += 1
         self._retry(peer, link)
 
@@ -240,21 +253,49 @@ class Peers:
     def _connected(self, peer: Peer, link: Link, connection: socket.socket) -> None:
         tune(connection, self._settings.silence_ms)
         link.retry_s = RETRY_S
-        link.outgoing = Outgoing(self._loop, connection, link.buffer_bytes_max, partial(self._lost, peer, link))
-        if all(other.outgoing is not None for other in peer.links.values()):
+        link.complaint = ""
+        decoder = Decoder(self._membership.cluster_id, peer.id, self._settings.member_id)
+        on_close = partial(self._lost, peer, link)
+        link.outgoing = Stream(self._loop, connection, decoder, link.buffer_bytes_max, self._on_messages, on_close)
+        self._look_active(peer)
+
+    def _lost(self, peer: Peer, link: Link, stream: Stream, _reason: str) -> None:
+        link.outgoing = None
+        self._count(peer, stream)
+        if not self._closed and self.peers.get(peer.id) is peer:
+            self._retry(peer, link)
+
+    def _count(self, peer: Peer, stream: Stream) -> None:
+        """A stream with a member is gone."""
+        self._dirty.discard(stream)
+        peer.sent_bytes += stream.sent_bytes
+        peer.received_bytes += stream.received_bytes
+        self._look_active(peer)
+
+    def _look_active(self, peer: Peer) -> None:
+        is_active = all(link.outgoing or (peer.id, link.kind) in self._incoming for link in peer.links.values())
+        if is_active and peer.active_since is None:
             peer.active_since = time.monotonic()
             log.info("peer became active", peer_id=f"{peer.id:x}")
-
-    def _lost(self, peer: Peer, link: Link, outgoing: Outgoing) -> None:
-        link.outgoing = None
-        self._dirty.discard(outgoing)
-        peer.sent_bytes += outgoing.sent_bytes
-        if peer.active_since is not None:
+        elif not is_active and peer.active_since is not None:
             peer.active_since = None
             peer.disconnects += 1
             log.warn("peer became inactive", peer_id=f"{peer.id:x}")
-        if not self._closed and self.peers.get(peer.id) is peer:
-            self._retry(peer, link)
+
+    def _streams(self, number: int) -> list[Stream]:
+        """All open ones with a member."""
+        links = self.peers[number].links.values()
+        dialled = [link.outgoing for link in links if link.outgoing is not None]
+        return dialled + [stream for key, stream in self._incoming.items() if key[0] == number]
+
+    def _move(self, peer: Peer, urls: tuple[str, ...]) -> None:
+        peer.urls = urls
+        peer.next_url = 0
+        for link in peer.links.values():
+            link.retry_s = RETRY_S
+            if link.timer is not None:
+                link.timer.cancel()
+                self._dial(peer, link)
 
     def _forget(self, peer: Peer) -> None:
         for link in peer.links.values():
@@ -269,7 +310,7 @@ class Peers:
     def _accept(self, listener: socket.socket, is_encrypted: bool) -> None:
         while True:
             try:
-                connection, _address = listener.accept()
+                connection, address = listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:  # out of descriptors, for example: the peer dials again
@@ -278,19 +319,20 @@ class Peers:
             if not self._answering.acquire(blocking=False):
                 connection.close()  # the peer dials again
                 continue
-            threading.Thread(target=self._greet, args=(connection, is_encrypted), name="answer", daemon=True).start()
+            where = f"[{address[0]}]:{address[1]}" if len(address) > 2 else ":".join(map(str, address))
+            threading.Thread(
+                target=self._greet, args=(connection, where, is_encrypted), name="answer", daemon=True
+            ).start()
 
-    def _greet(self, connection: socket.socket, is_encrypted: bool) -> None:
+    def _greet(self, connection: socket.socket, address: str, is_encrypted: bool) -> None:
         """In a thread: reads the request, answers it, and hands a stream to the loop."""
-        address = ""
         try:
             connection.settimeout(HANDSHAKE_TIMEOUT_S)
             if is_encrypted:
                 assert self._settings.server_context is not None
-                address = str(connection.getpeername()[0])
-                encrypted = self._settings.server_context.wrap_socket(connection, server_side=True)
+                encrypted = shake_hands(connection, self._settings.server_context)
                 connection = encrypted
-                self._settings.judge(encrypted, address)
+                self._settings.judge(encrypted, address.rpartition(":")[0].strip("[]"))
             request = parse_request(read_head(connection, time.monotonic() + HANDSHAKE_TIMEOUT_S))
             hello = parse_hello(request)
             membership = self._membership
@@ -310,12 +352,11 @@ class Peers:
                 self._receive_snapshot(connection, hello)
             else:
                 self._loop.call_soon_threadsafe(self._welcome, connection, hello)
-        except (OSError, BadRequest, RuntimeError) as error:  # RuntimeError: the loop has ended meanwhile
+        except RuntimeError:  # the loop has ended meanwhile
             connection.close()
-            log.debug("a connection to the peer port failed", error=str(error))
-        except PeerRefused as refused:
+        except (OSError, BadRequest, PeerRefused) as error:
             connection.close()
-            log.warn("rejected connection on peer endpoint", remote_addr=address, error=str(refused))
+            self._refusals.tell(address, explain(error))
         finally:
             self._answering.release()
 
@@ -327,13 +368,18 @@ class Peers:
         if (previous := self._incoming.pop(key, None)) is not None:
             previous.close("replaced by a newer connection")
         decoder = Decoder(hello.cluster_id, hello.from_id, hello.to_id)
-        self._incoming[key] = Incoming(self._loop, connection, decoder, self._on_messages, partial(self._ended, key))
+        bytes_max = BULK_BUFFER_BYTES_MAX if hello.kind == BULK else URGENT_BUFFER_BYTES_MAX
+        on_close = partial(self._ended, key)
+        self._incoming[key] = Stream(self._loop, connection, decoder, bytes_max, self._on_messages, on_close)
+        if (peer := self.peers.get(hello.from_id)) is not None:
+            self._look_active(peer)
 
-    def _ended(self, key: tuple[int, str], incoming: Incoming, reason: str) -> None:
-        if self._incoming.get(key) is incoming:
+    def _ended(self, key: tuple[int, str], stream: Stream, reason: str) -> None:
+        if self._incoming.get(key) is stream:
             del self._incoming[key]
+        self._dirty.discard(stream)
         peer = self.peers.get(key[0])
         if peer is not None:
-            peer.received_bytes += incoming.received_bytes
+            self._count(peer, stream)
         if reason and not self._closed:
             log.info("lost a stream", remote_peer_id=f"{key[0]:x}", stream=key[1], reason=reason)

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import google_crc32c
 
-from quorate.consensus.connections import Refused, dial
+from quorate.consensus.connections import Refused
 from quorate.consensus.driver import Driver
 from quorate.consensus.frames import (
     Decoder,
@@ -40,6 +40,8 @@ from quorate.consensus.peers import SNAPSHOT, PeerSettings
 from quorate.consensus.raft import messages as raft
 from quorate.consensus.segments import FILE_MODE, sync_directory
 from quorate.node import logs
+from quorate.node.tls import PeerRefused
+from quorate.node.tls_failures import explain
 
 log = logs.named("snapshot")
 
@@ -234,8 +236,8 @@ class Snapshots:
             ok = True
             took = f"{time.monotonic() - started:.3f}s"
             log.info("sent snapshot", to=f"{number:x}", index=image.index, bytes=image.size, took=took)
-        except (OSError, BadRequest, Refused, FrameDamaged, ValueError) as error:
-            log.warn("failed to send snapshot", to=f"{number:x}", index=image.index, error=str(error))
+        except (OSError, BadRequest, Refused, PeerRefused, FrameDamaged, ValueError) as error:
+            log.warn("failed to send snapshot", to=f"{number:x}", index=image.index, error=explain(error))
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             self._loop.call_soon_threadsafe(self._finished, number, ok, image.index)
 
@@ -245,8 +247,8 @@ class Snapshots:
         failure: Exception = OSError("the member has no urls")
         for url in urls:
             try:
-                return dial(url, hello, settings.client_context, settings.dial_timeout_s)
-            except (OSError, BadRequest, Refused) as error:
+                return settings.dial(url, hello)
+            except (OSError, ValueError, BadRequest, Refused, PeerRefused) as error:
                 failure = error
         raise failure
 

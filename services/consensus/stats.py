@@ -15,17 +15,20 @@ from quorate.consensus.raft.messages import NOBODY
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.wal import SYNC_BUCKETS
+from quorate.node.expiry import Expiry
 
 
 class Stats(Collector):
     """Collects from the parts of a running member."""
 
-    def __init__(self, driver: Driver, peers: Peers, snapshots: Snapshots) -> None:
+    def __init__(self, driver: Driver, peers: Peers, snapshots: Snapshots, expiry: Expiry | None = None) -> None:
         self._driver = driver
         self._peers = peers
         self._snapshots = snapshots
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        if expiry is not None:
+            self._registry.register(expiry)
 
     def render(self) -> bytes:
         """Prometheus' text format."""

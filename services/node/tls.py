@@ -180,10 +180,11 @@ class _Current:
         return [(state.st_mtime_ns, state.st_ino, state.st_size) for state in states]
 
 
-def check_peer(files: TlsFiles, connection: Any, address: str) -> str:
-    """Judge who connected, right after the handshake: the verified common name ("" without a certificate).
+def check_peer(files: TlsFiles, connection: Any, address: str | None) -> str:
+    """Judge the other side right after the handshake: the verified common name ("" without a certificate).
 
-    `connection` is the ssl object of the transport, `address` the remote address. Raises PeerRefused with the reason.
+    `connection` is the ssl object of the transport, `address` the remote address; None if it was dialled, as its name
+    has been compared with the URL then. Raises PeerRefused with the reason.
     """
     shown = connection.getpeercert()
     if not shown:
@@ -197,7 +198,8 @@ def check_peer(files: TlsFiles, connection: Any, address: str) -> str:
     names = [value for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
     if files.allowed_hostnames and not any(_names_host(names, host) for host in files.allowed_hostnames):
         raise PeerRefused("client certificate authentication failed")
-    if files.verify_address and not files.allowed_cns and not files.allowed_hostnames and names:
+    by_address = files.verify_address and not files.allowed_cns and not files.allowed_hostnames
+    if address is not None and by_address and names:
         _check_address(names, address)
     return common_name
 
