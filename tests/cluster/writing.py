@@ -12,6 +12,7 @@ from quorate.proto import rpc_pb2
 from tests.support.cluster import wait_until
 from tests.support.rpc import Caller, calling
 
+PAUSE_S = 0.02  # after a refusal, before the next member is asked
 CALL_S_MAX = 8.0  # etcd answers or refuses within its request timeout of 7 s
 
 
@@ -52,6 +53,7 @@ class Writer:
             answer = caller.unary("KV/Put", request, timeout_s=CALL_S_MAX)
         except grpc.RpcError as error:
             self.refusals.append(str(error))
+            self._stop.wait(PAUSE_S)
             return False
         self.acknowledged[key] = answer.header.revision
         return True
