@@ -22,6 +22,7 @@ from quorate.wire.errors import CallFailed
 from quorate.wire.identity import UNJUDGED, AuthState, Caller
 from quorate.wire.messages import Kind, Op, Part
 
+WAITING_MAX: Final = 20_000  # calls that wait to be told whose they are
 SESSIONS_MAX: Final = 65_536  # tokens remembered; beyond it storage is asked more often
 REFRESHES: Final = 8  # in the time to live of a simple token
 JWT_CHECK_S: Final = 1.0  # how long a JWT may be used after its end
@@ -67,6 +68,7 @@ class Callers:
         self._interval_s = JWT_CHECK_S if verifier is not None else token_ttl_s / REFRESHES
         self._sessions: dict[str, Session] = {}
         self._asking: dict[str, list[tuple[Claim, Then]]] = {}
+        self._waiting = 0  # calls, for all tokens that are asked for
         self._is_ticking = False
         ring.on_open(Part.STORAGE, self._on_state)
         ring.on_message(Part.STORAGE, Kind.AUTH, self._on_state)
@@ -114,11 +116,15 @@ class Callers:
         """Have storage say whom the token stands for; `then` is called from the event loop."""
         token = (claim.token or "").removeprefix(BEARER)
         waiting = self._asking.get(token)
-        if waiting is not None:
+        if self._waiting >= WAITING_MAX:
+            then(errors.TOO_MANY_REQUESTS.code, errors.TOO_MANY_REQUESTS.text)
+        elif waiting is not None:
+            self._waiting += 1
             waiting.append((claim, then))
         elif len(token) > TOKEN_BYTES_MAX or not _is_encodable(token):
             self._tell(claim, then, errors.INVALID_AUTH_TOKEN.code, errors.INVALID_AUTH_TOKEN.text)
         else:
+            self._waiting += 1
             self._asking[token] = [(claim, then)]
             self._ask_storage(token, is_first=True)
 
@@ -160,7 +166,9 @@ class Callers:
             return
         if not code:
             self._remember(token, Session(identity))
-        for claim, then in self._asking.pop(token, ()):
+        asked = self._asking.pop(token, [])
+        self._waiting -= len(asked)
+        for claim, then in asked:
             if not code:
                 self._settle(claim, identity)
             self._tell(claim, then, code, message)

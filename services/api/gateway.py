@@ -11,7 +11,17 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from quorate.api.asgi import BodyTooLarge, Disconnected, Header, Receive, Scope, Send, read_body, until_gone
+from quorate.api.asgi import (
+    BodyTooLarge,
+    BodyTooSlow,
+    Disconnected,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    until_gone,
+)
 from quorate.api.calling import NO_METADATA, Calls, Failed, Metadata, call
 from quorate.api.gateway_answers import respond_error, respond_message
 from quorate.api.gateway_streams import RequestReader, StreamAnswer
@@ -62,6 +72,8 @@ class Gateway:
                 response = await self._call_while_connected(method, request, metadata, deadline_s, receive)
             else:
                 response = await call(self._calls, method, request, metadata, deadline_s)
+        except BodyTooSlow as slow:
+            await respond_error(send, slow.code, slow.message, [(b"connection", b"close")])
         except Failed as failed:
             await respond_error(send, failed.code, failed.message)
         except BadJson as bad:

@@ -23,6 +23,7 @@ from quorate.wire import errors
 from quorate.wire.errors import CallFailed, Code
 
 WRITE_BUFFER_BYTES: Final = 1 << 20  # of the transport; above it the connection is not read
+STREAMS_MAX: Final = 100_000  # of one worker: watches, renewals, downloads; some kilobytes each
 HOLD_BYTES: Final = 32 << 20  # of answers waiting in the engine; above it no further call is started
 
 
@@ -34,6 +35,7 @@ class GrpcServer:
         self.limits = limits
         self.unary = frozenset(method.encode() for method in calls.routes)
         self.connections: set[GrpcConnection] = set()
+        self.streams = 0  # calls in progress that are not unary, of all connections
         self.received_bytes = 0
         self.sent_bytes = 0
         self.is_draining = False
@@ -192,6 +194,8 @@ class GrpcConnection(asyncio.Protocol):
             self._open(stream_id, head)
         elif kind == CANCELLED:
             stream = self._streams.pop(stream_id, None)
+            if stream is not None:
+                self._server.streams -= 1
             if stream is not None and stream.call is not None:
                 stream.tally.finished(Code.CANCELLED)
                 stream.call.cancel()
@@ -218,6 +222,11 @@ class GrpcConnection(asyncio.Protocol):
         if route is None:
             self.engine.finish(stream_id, Code.UNIMPLEMENTED, self._calls.unknown_text(method))
             return
+        if self._server.streams >= STREAMS_MAX:
+            error = errors.TOO_MANY_REQUESTS
+            self.engine.finish(stream_id, error.code, error.text)
+            return
+        self._server.streams += 1
         expires_at = None if head.timeout_s is None else self._loop.time() + head.timeout_s
         stream = self._streams[stream_id] = GrpcStream(self, stream_id, self._calls.tallies[method])
         stream.tally.started += 1
@@ -258,6 +267,7 @@ class GrpcConnection(asyncio.Protocol):
     def finish(self, stream: GrpcStream, code: int, message: str) -> None:
         """The end of a stream; harmless when it is over."""
         if self._streams.pop(stream.stream_id, None) is not None:
+            self._server.streams -= 1
             stream.tally.finished(code)
             self.engine.finish(stream.stream_id, code, message)
             self._flush_soon()

@@ -16,12 +16,12 @@ from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from quorate.api.asgi import App
 from quorate.api.encrypted import Encrypted, TlsPort
 from quorate.api.grpc_connection import GrpcConnection, GrpcServer
+from quorate.api.http1 import Http1
 from quorate.api.http2.frames import PREFACE
 
 BACKLOG: Final = 4_096
@@ -62,7 +62,7 @@ class HttpServer:
     def protocol(self, common_name: str = "") -> asyncio.Protocol:
         """`common_name`, of the client's certificate, is in the state of each request's scope."""
         app_state = {"common_name": common_name}
-        return HttpToolsProtocol(config=self.config, server_state=self.state, app_state=app_state)
+        return Http1(config=self.config, server_state=self.state, app_state=app_state)
 
     def tick(self) -> None:
         """Keep the Date header right."""

@@ -32,6 +32,7 @@ from quorate.wire.watching import (
     pack_open,
 )
 
+PLACES_MAX = 500_000  # watchers of one worker's clients, and their requests that wait; about a kilobyte each
 MESSAGE_PREFIX = Struct(">BI")  # of a gRPC message: whether it is compressed, its length
 
 _EVENTS_HEAD = DELIVER_EVENTS.size
@@ -113,6 +114,7 @@ class Watches:
         self._handle = 0
         self._stream = 0
         self._token = 0
+        self.places = 0  # taken by watchers and requests of clients; at most PLACES_MAX
         self.revision = 0  # live interests were told everything up to here
 
     # --- what owners do ------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from quorate.wire.errors import CallFailed, Code
 from quorate.wire.messages import Op
 from quorate.wire.watching import Form
 
+CALLS_MAX: Final = 20_000  # that wait for their turn in one worker; some kilobytes each
 SESSION_TTL_S: Final = 60  # of a lease that is granted here, as etcd's sessions have it
 
 Request = TypeVar("Request", bound=Message)
@@ -191,6 +192,8 @@ class Recipes:
         """A unary method that does `work`."""
 
         def start(body: bytes, context: Context, done: Done, expires_at: float | None) -> Cancel | None:
+            if len(self._tasks) >= CALLS_MAX:
+                raise CallFailed(errors.TOO_MANY_REQUESTS)
             return self._start(work(self.keys(context), request_type.FromString(body)), done, expires_at)
 
         return Route(start)

@@ -21,9 +21,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Protocol
 
-from quorate.api.watches import MESSAGE_PREFIX, Interest, Response, Watches
+from quorate.api.watches import MESSAGE_PREFIX, PLACES_MAX, Interest, Response, Watches
 from quorate.proto import rpc_pb2
 from quorate.wire import errors
+from quorate.wire.errors import CallFailed
 from quorate.wire.watching import Form
 
 QUEUE_BYTES_MAX: Final = 1024 * 1024
@@ -132,11 +133,14 @@ class Stream:
     # --- the client ----------------------------------------------------------------------------------------
 
     def receive(self, message: bytes) -> None:
-        """A message of the client; raises DecodeError for what is none."""
+        """A message of the client; raises DecodeError for what is none, CallFailed when the worker has no place."""
         asked = rpc_pb2.WatchRequest.FromString(message)
         kind = asked.WhichOneof("request_union")
         if kind is None:
             return
+        if self._watches.places >= PLACES_MAX:
+            raise CallFailed(errors.TOO_MANY_REQUESTS)
+        self._watches.places += 1
         request = Request(message)
         self._requests.append(request)
         if kind == "create_request":
@@ -162,6 +166,8 @@ class Stream:
         """The client is gone, or the call has ended."""
         groups = {group: None for group in self._watchers.values() if group is not None}
         self._watches.leave(self, [*groups, *self._emptied])
+        self._watches.places -= len(self._watchers) + len(self._requests)
+        self._watchers.clear()
         self._queue.clear()
         self._requests.clear()
 
@@ -186,6 +192,7 @@ class Stream:
         requests = self._requests
         while requests and requests[0].is_answered:
             request = requests.popleft()
+            self._watches.places -= 1
             asked = rpc_pb2.WatchRequest.FromString(request.message)
             match asked.WhichOneof("request_union"):
                 case "create_request":
@@ -220,6 +227,7 @@ class Stream:
         group = Group(self, create.key, range_end, form, first_revision)
         group.add(_rest(watch_id))
         self._watchers[watch_id] = group
+        self._watches.places += 1
         self._behind.add(group)
         if create.start_revision > revision:
             self._starts[watch_id] = create.start_revision
@@ -249,6 +257,7 @@ class Stream:
         if watch_id not in self._watchers:
             return
         group = self._watchers.pop(watch_id)
+        self._watches.places -= 1
         self._starts.pop(watch_id, None)
         self._notified.pop(watch_id, None)
         if group is None:
