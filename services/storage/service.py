@@ -113,6 +113,8 @@ class Service:
         self._poll.register(self._wake_up, select.POLLIN)
         self.readers = Readers(self.wake)
         self._started = False  # START was heard: entries and reads are for us
+        self._current_from = 0  # the index committed at START: below it this state may be older than it once was
+        self._held: list[bytes] = []  # questions that wait for it; the api workers bound how many
         self._role: Role | None = None
         self._vacuum_waits: list[Place] = []
         self._waits: list[tuple[Place, Waiting]] = []
@@ -164,6 +166,8 @@ class Service:
         if batches:
             for channel, messages in batches:
                 self._hear(channel, messages)
+            if self._held:
+                self._answer_held()
             self._publish()
             if not self._dirty_since and self.state.is_dirty:
                 self._dirty_since = now
@@ -318,12 +322,16 @@ class Service:
                 case Kind.ENTRY:
                     if self._started:
                         self._apply(body)
-                case Kind.READ | Kind.LOCAL:
+                case Kind.READ:
                     if self._started:
-                        for chunk in chunks_of(body):
-                            self._reply(chunk.origin, chunk.number, self.questions.chunk(chunk))
+                        self._answer(body)
+                case Kind.LOCAL:
+                    if self._started and self.state.database.marks.applied_index >= self._current_from:
+                        self._answer(body)
+                    else:
+                        self._held.append(body)
                 case Kind.START:
-                    cluster_id, member_id, _first, _commit = START.unpack(body)
+                    cluster_id, member_id, _first, self._current_from = START.unpack(body)
                     self.headers.identify(cluster_id, member_id)
                     self._started = True
                 case Kind.ROLE:
@@ -347,6 +355,17 @@ class Service:
                     self._install_image(body)
                 case _:
                     raise AssertionError(f"{channel.peer} sent a message of kind {kind}")
+
+    def _answer(self, body: bytes) -> None:
+        for chunk in chunks_of(body):
+            self._reply(chunk.origin, chunk.number, self.questions.chunk(chunk))
+
+    def _answer_held(self) -> None:
+        """Answer what the api workers asked of this member alone before it was where it had been before its restart."""
+        if self._started and self.state.database.marks.applied_index >= self._current_from:
+            held, self._held = self._held, []
+            for body in held:
+                self._answer(body)
 
     def _apply(self, body: bytes) -> None:
         index, term, kind = ENTRY.unpack_from(body)

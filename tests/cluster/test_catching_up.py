@@ -1,0 +1,89 @@
+"""A follower that stood still for 50,000 writes catches up while others serve: by the log, or by an image of storage.
+
+The others keep so little of their log in the second case that what the follower needs is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bench import engine, messages, servers
+from bench.servers import Cluster, Node
+from quorate.proto import rpc_pb2
+from tests.cluster.writing import get
+from tests.support.cluster import paused, product_cluster, restart_service, wait_until
+from tests.support.rpc import calling
+
+WRITES = 50_000
+WINDOW = 1_000
+KEYS = 10_000
+VALUE = b"v" * 400  # so that the writes fill several checkpoints and segments
+SMALL_SEGMENTS = {"QUORATE_WAL_SEGMENT_BYTES": str(1 << 20)}
+CATCHES_UP_WITHIN_S = 60.0
+
+
+def write_much(node: Node, count: int = WRITES) -> None:
+    """So many puts over a few thousand keys, many in flight."""
+    puts = (messages.put(b"many/%d" % (number % KEYS), b"%d %s" % (number, VALUE)) for number in range(count))
+    answered = sum(1 for _ in engine.pipeline(servers.HOST, node.client_port, messages.KV_PUT, puts, WINDOW))
+    assert answered == count
+
+
+def revision_of(node: Node) -> int:
+    return node.status()["revision"]
+
+
+def same_everywhere(cluster: Cluster) -> None:
+    """All members reach one revision and have the same hash of everything up to it."""
+    answer = cluster.leader().wait_answer(messages.KV_PUT, messages.put(b"last", b"1"))
+    last = messages.header_revision(answer)
+    wait_until(
+        lambda: all(revision_of(node) >= last for node in cluster.nodes),
+        f"all members reach revision {last}",
+        CATCHES_UP_WITHIN_S,
+    )
+    hashes = []
+    for node in cluster.nodes:
+        with calling(node.endpoint) as caller:
+            hashed = caller.unary("Maintenance/HashKV", rpc_pb2.HashKVRequest(revision=last))
+        hashes.append((hashed.hash, hashed.compact_revision, hashed.hash_revision))
+    assert len(set(hashes)) == 1, hashes
+
+
+def images_received(node: Node) -> float:
+    return node.metric("etcd_network_snapshot_receive_success_total")
+
+
+def left_behind(cluster: Cluster) -> Node:
+    """A follower that slept while the others took the writes; it is awake again."""
+    leader = cluster.leader()
+    follower = next(node for node in cluster.nodes if node is not leader)
+    with paused(follower):
+        write_much(leader)
+    return follower
+
+
+def test_a_follower_that_slept_through_50000_writes_gets_them_from_the_log() -> None:
+    with product_cluster(servers.quorate(), 3) as cluster:
+        follower = left_behind(cluster)
+        same_everywhere(cluster)
+        assert images_received(follower) == 0
+
+
+def test_a_follower_whose_entries_are_gone_from_the_log_gets_an_image() -> None:
+    product = servers.quorate()
+    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
+    with product_cluster(product, 3, "--snapshot-catchup-entries", "20") as cluster:
+        follower = left_behind(cluster)
+        same_everywhere(cluster)
+        assert images_received(follower) > 0
+        restart_service(follower, "storage")
+        same_everywhere(cluster)
+        leader = cluster.leader()
+        follower.kill()
+        write_much(leader)
+        follower.start()
+        follower.wait_ready()
+        same_everywhere(cluster)
+        assert images_received(follower) > 0
+        assert get(follower, b"many/%d" % (KEYS - 1)) == b"%d %s" % (WRITES - 1, VALUE)
