@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from quorate.node.config import FEATURE_GATES, Config, feature_states
+from quorate.node.config import Config
 
+LOCAL_ADDRESS: Final = "SetMemberLocalAddr"
 DISCOVERY: Final = "discovery is not available; list the members in --initial-cluster"
 TRACING: Final = "distributed tracing is not available"
 
@@ -22,8 +23,6 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
         ],
         DISCOVERY,
     ),
-    "auto_compaction_retention": "automatic compaction is not available; compact with etcdctl",
-    "corrupt_check_time": "the periodic corruption check is not available; compare with etcdctl endpoint hashkv",
     "force_new_cluster": "--force-new-cluster is not available; restore from a snapshot",
     "enable_pprof": "profiles are not available",
     "bootstrap_defrag_threshold_megabytes": "defragmentation at the start is not available",
@@ -37,9 +36,7 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
 
 
 def _feature_gates(config: Config) -> str | None:
-    states = feature_states(config.feature_gates)
-    changed = [name for name, default in FEATURE_GATES.items() if states[name] and not default]
-    return f"feature gate {changed[0]} is not available" if changed else None
+    return f"feature gate {LOCAL_ADDRESS} is not available" if config.feature_enabled(LOCAL_ADDRESS) else None
 
 
 def _log_streams(config: Config) -> str | None:
@@ -59,8 +56,6 @@ WITHOUT_EFFECT: Final = {  # attribute -> why another value than the default cha
     "warning_apply_duration": "slow applies are not logged one by one; see the apply histogram in /metrics",
     "warning_unary_request_duration": "slow requests are not logged one by one; see the histograms in /metrics",
     "downgrade_check_time": "a cluster cannot be downgraded",
-    "auto_compaction_mode": "there is no automatic compaction",
-    "compact_hash_check_time": "there is no periodic check of hashes",
     "v2_deprecation": "there is no v2 store",
     "logger": "zap's JSON lines are the only ones",
     **dict.fromkeys(

@@ -12,7 +12,8 @@ from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
 from quorate.storage import snapshot
 from quorate.storage.schema import DamagedDatabase
-from quorate.storage.service import Service, lease_ttl_min
+from quorate.storage.service import Service
+from quorate.storage.settings import lease_ttl_min
 from quorate.storage.state import State
 from quorate.wire.messages import Part
 from quorate.wire.sockets import Address, Endpoint

@@ -32,6 +32,7 @@ AUTH_COMMANDS: Final = frozenset(
     | {Op.USER_REVOKE_ROLE, Op.ROLE_ADD, Op.ROLE_DELETE, Op.ROLE_GRANT_PERMISSION, Op.ROLE_REVOKE_PERMISSION}
 )
 EXPIRE: Final = Struct("<qQ")  # lease id, renewals seen
+CHECKPOINT: Final = Struct("<qQI")  # lease id, renewals seen, seconds left
 
 
 class Waiting:
@@ -60,6 +61,8 @@ class Applier:
         self.counts = dict.fromkeys(("put", "delete", "txn", "range"), 0)
         self.put_bytes = 0  # keys and values
         self.index = 0  # of the entry being applied
+        self.data_checks: list[tuple[int, int, int]] = []  # log index, revision, compact revision: to be hashed
+        self.data_reports: list[bytes] = []  # as they were applied
         self._database: Database = state.database
         self._guarded = False  # an alarm is on, or the chunk might reach the quota
         self._commands: dict[int, Callable[[bytes], bytes | Waiting]] = {
@@ -71,6 +74,9 @@ class Applier:
             Op.LEASE_REVOKE: self.revoke,
             Op.LEASE_KEEP_ALIVE: self.keep_alive,
             Op.LEASE_EXPIRE: self.expire,
+            Op.LEASE_CHECKPOINT: self.checkpoint,
+            Op.CORRUPT_CHECK: self.corrupt_check,
+            Op.CORRUPT_REPORT: self.corrupt_report,
             Op.ALARM: self.alarm,
             Op.AUTHENTICATE: self.authenticate,
         }
@@ -225,6 +231,12 @@ class Applier:
         self._delete_leased(self.lessor.expire(*EXPIRE.unpack(body)))
         return b""
 
+    def checkpoint(self, body: bytes) -> bytes:
+        """What is left of long leases."""
+        for lease_id, renewals, remaining_ttl in CHECKPOINT.iter_unpack(body):
+            self.lessor.checkpoint(lease_id, renewals, remaining_ttl, self.now)
+        return b""
+
     def _delete_leased(self, keys: list[bytes]) -> None:
         for key in keys:
             self.store.delete(key)
@@ -268,6 +280,16 @@ class Applier:
         if self.quota_bytes is None:
             return UNBOUNDED
         return self.quota_bytes - self._database.size_bytes - self._database.pending_bytes
+
+    def corrupt_check(self, _body: bytes) -> bytes:
+        """All members hash their history as of this entry; the loop has it done."""
+        self.data_checks.append((self.index, self.store.revision, self.store.compact_revision))
+        return b""
+
+    def corrupt_report(self, body: bytes) -> bytes:
+        """What a member found; the loop compares."""
+        self.data_reports.append(body)
+        return b""
 
     def _may_reach_quota(self, chunk: Chunk) -> bool:
         return len(chunk.commands) + chunk.size * 256 >= self.space_left_bytes

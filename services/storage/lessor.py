@@ -3,13 +3,16 @@
 Grants, renewals and revocations are commands in the log. Every member counts the time to live from its own apply of
 the last grant or renewal, so whoever leads next knows the deadlines already. The leader proposes to expire what is
 overdue, naming the renewal it saw last; a renewal that was ordered first makes that proposal void, on every member
-alike. After a restart the time starts anew: a lease may live longer than granted, never shorter.
+alike. After a restart the time starts anew: a lease may live longer than granted, never shorter. So that it is not much
+longer for a lease of hours or days, the leader has what is left of long leases ordered every few minutes (etcd's
+lease checkpoints), and a restart begins with that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
+from math import ceil
 from typing import Final
 
 from quorate.wire import errors
@@ -18,17 +21,19 @@ from quorate.wire.errors import CallFailed
 TTL_MAX: Final = 9_000_000_000  # seconds; contract 7.1
 EXPIRE_RETRY_SECONDS: Final = 7.0  # a proposal to expire that had no effect by then was lost
 NO_LEASE: Final = 0
+CHECKPOINT_SECONDS: Final = 300  # etcd's interval; shorter leases end or are renewed before it matters
 
 
 class Lease:
     """One lease. `renewals` is part of the state, `deadline` is this member's own."""
 
-    __slots__ = ("deadline", "granted_ttl", "keys", "lease_id", "renewals")
+    __slots__ = ("deadline", "granted_ttl", "keys", "lease_id", "remaining_ttl", "renewals")
 
-    def __init__(self, lease_id: int, granted_ttl: int, renewals: int, deadline: float) -> None:
+    def __init__(self, lease_id: int, granted_ttl: int, renewals: int, remaining_ttl: int, deadline: float) -> None:
         self.lease_id = lease_id
         self.granted_ttl = granted_ttl  # seconds
         self.renewals = renewals
+        self.remaining_ttl = remaining_ttl  # seconds a restart begins with
         self.deadline = deadline
         self.keys: set[bytes] = set()
 
@@ -49,13 +54,15 @@ class Lessor:
         self._ttl_min = ttl_min
         self._deadlines: list[tuple[float, int]] = []  # a heap with one item a lease; deadlines in it may be outdated
         self._expiring: dict[int, float] = {}  # proposed to expire, and when
+        self._next_round = 0.0
+        self._round: list[int] = []  # leases to be looked at for a checkpoint
 
     def load(
-        self, leases: Iterable[tuple[int, int, int]], attachments: Iterable[tuple[bytes, int]], now: float
+        self, leases: Iterable[tuple[int, int, int, int]], attachments: Iterable[tuple[bytes, int]], now: float
     ) -> None:
-        """Take over (lease id, granted TTL, renewals) and (key, lease id) as written; all time starts anew."""
-        for lease_id, granted_ttl, renewals in leases:
-            self.leases[lease_id] = Lease(lease_id, granted_ttl, renewals, now + granted_ttl)
+        """Take over (lease id, granted TTL, renewals, remaining TTL) and (key, lease id) as written."""
+        for lease_id, granted_ttl, renewals, remaining_ttl in leases:
+            self.leases[lease_id] = Lease(lease_id, granted_ttl, renewals, remaining_ttl, now + remaining_ttl)
         for key, lease_id in attachments:
             self.leases[lease_id].keys.add(key)
             self.lease_of[key] = lease_id
@@ -73,7 +80,7 @@ class Lessor:
         if lease_id in self.leases:
             raise CallFailed(errors.LEASE_EXIST)
         ttl = max(ttl, self._ttl_min)
-        lease = self.leases[lease_id] = Lease(lease_id, ttl, 0, now + ttl)
+        lease = self.leases[lease_id] = Lease(lease_id, ttl, 0, ttl, now + ttl)
         heappush(self._deadlines, (lease.deadline, lease_id))
         self.dirty_leases.add(lease_id)
         self.granted += 1
@@ -85,6 +92,7 @@ class Lessor:
         if lease is None:
             return None
         lease.renewals += 1
+        lease.remaining_ttl = lease.granted_ttl
         lease.deadline = now + lease.granted_ttl
         if self._expiring.pop(lease_id, None) is not None:
             heappush(self._deadlines, (lease.deadline, lease_id))
@@ -112,6 +120,17 @@ class Lessor:
             return []
         self.expired += 1
         return self.revoke(lease_id)
+
+    def checkpoint(self, lease_id: int, renewals: int, remaining_ttl: int, now: float) -> None:
+        """Note what the leader said is left of a lease; void if it was renewed since."""
+        lease = self.leases.get(lease_id)
+        if lease is None or lease.renewals != renewals:
+            return
+        lease.remaining_ttl = remaining_ttl
+        self.dirty_leases.add(lease_id)
+        if now + remaining_ttl < lease.deadline - 1:  # this member has counted from its own start
+            lease.deadline = now + remaining_ttl
+            heappush(self._deadlines, (lease.deadline, lease_id))
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -160,6 +179,22 @@ class Lessor:
         for lease in due:
             self._expiring.pop(lease.lease_id, None)
             self._expiring[lease.lease_id] = now
+        return due
+
+    def checkpoints(self, now: float, most: int) -> list[tuple[int, int, int]]:
+        """(lease id, renewals, seconds left) of long leases that were not renewed for minutes, for the leader to
+        propose; asked often, it goes round all leases every five minutes."""
+        if not self._round and now >= self._next_round:
+            self._next_round = now + CHECKPOINT_SECONDS
+            self._round = list(self.leases)
+        due: list[tuple[int, int, int]] = []
+        for _ in range(min(most, len(self._round))):
+            lease = self.leases.get(self._round.pop())
+            if lease is None or lease.granted_ttl <= CHECKPOINT_SECONDS:
+                continue
+            remaining_ttl = ceil(lease.remaining(now))
+            if remaining_ttl > 0 and lease.remaining_ttl - remaining_ttl >= CHECKPOINT_SECONDS / 2:
+                due.append((lease.lease_id, lease.renewals, remaining_ttl))
         return due
 
     def by_remaining_time(self) -> list[int]:

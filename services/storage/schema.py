@@ -4,7 +4,7 @@
 |------------|-------------------------------------------------------------------------------------------------|
 | history    | one change of one key; the rowid is the record id, so that a put appends and a watcher scans    |
 | state      | the one row of marks: applied index and term, revision, compaction                              |
-| lease      | a lease and the number of times it was renewed                                                  |
+| lease      | a lease, the number of times it was renewed, and the seconds it has after a restart             |
 | attachment | a key under a lease: read at start instead of every KeyValue                                    |
 | alarm      | an alarm that is on                                                                             |
 | auth       | a user, role, token or the state of auth                                                        |
@@ -24,7 +24,7 @@ from typing import Final
 
 import sqlite_utils
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION_ID: Final = 0x51554F52  # "QUOR": tells our file from another SQLite database
 PAGE_BYTES: Final = 4096
 WRITER_CACHE_BYTES: Final = 16 * 1024 * 1024  # interior pages of a few million rows and the pages being appended to
@@ -55,7 +55,8 @@ TABLES: Final = (
     CREATE TABLE lease (
         id INTEGER PRIMARY KEY,
         granted_ttl INTEGER NOT NULL,
-        renewals INTEGER NOT NULL
+        renewals INTEGER NOT NULL,
+        remaining_ttl INTEGER NOT NULL
     ) STRICT
     """,
     "CREATE TABLE attachment (key BLOB PRIMARY KEY, lease INTEGER NOT NULL) STRICT, WITHOUT ROWID",

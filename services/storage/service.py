@@ -10,22 +10,23 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Sequence
-from math import ceil
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from quorate.node.clock import Clock
 from quorate.node.logs import Log
-from quorate.proto import rpc_pb2
-from quorate.storage import snapshot
-from quorate.storage.apply import EXPIRE, Applier, Waiting
+from quorate.storage import auto_compaction, hashkv, snapshot
+from quorate.storage.apply import Applier, Waiting
 from quorate.storage.compaction import Compaction
+from quorate.storage.corruption import REPORT
 from quorate.storage.database import PENDING_BYTES_MAX, DiskFull
 from quorate.storage.events import pack_events
 from quorate.storage.headers import Headers, answered
 from quorate.storage.history import History
+from quorate.storage.proposer import Proposer
 from quorate.storage.reads import Deferred, Defragment, Questions, Readers, Task, result_of
+from quorate.storage.settings import Settings, corruption_of
 from quorate.storage.state import State
 from quorate.storage.vacuum import Vacuum
 from quorate.wire.identity import AuthState
@@ -34,19 +35,18 @@ from quorate.wire.messages import (
     COMMANDS_MAX,
     ENTRY,
     IMAGE,
+    MAIN_SHIFT,
     SPACE,
     START,
     STORAGE_HELLO,
     STORAGE_WORKER,
     EntryKind,
     Kind,
-    Op,
     Origin,
     Part,
     Role,
     chunks_of,
     pack_chunk,
-    pack_command,
     pack_results,
 )
 from quorate.wire.sockets import Address, Channel, Endpoint, Message
@@ -61,30 +61,11 @@ COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is repl
 QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
-LEASE_CHECK_SECONDS: Final = 0.5
-LEASES_AT_ONCE: Final = 500  # etcd's rate: a thousand expiries a second (contract 7.6)
-ALARM_RETRY_SECONDS: Final = 7.0
 DISK_FULL_SECONDS: Final = 1.0
 TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this is for the memory it takes
 CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
 
 Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chunk
-
-
-class Settings(Protocol):
-    """What storage reads of the node's configuration."""
-
-    @property
-    def election_timeout(self) -> int: ...
-    @property
-    def quota_bytes(self) -> int | None: ...
-    @property
-    def api_workers(self) -> int: ...
-
-
-def lease_ttl_min(election_timeout_ms: int) -> int:
-    """The shortest TTL in seconds: no lease may end within an election."""
-    return ceil(1.5 * election_timeout_ms / 1000)
 
 
 class Service:
@@ -98,6 +79,11 @@ class Service:
         self.applier = Applier(state, self.headers, settings.quota_bytes)
         self.questions = Questions(self.applier)
         self.compaction = Compaction(state.store)
+        self.corruption = corruption_of(settings, clock.monotonic())
+        retention = auto_compaction.policy(
+            settings.auto_compaction_mode, settings.auto_compaction_retention, clock.monotonic()
+        )
+        self.proposer = Proposer(self.applier, retention, self.corruption, log)
         self.vacuum = Vacuum(state.database)
         self.is_stopping = False
         self.dropped_results = 0
@@ -126,8 +112,6 @@ class Service:
         self._dirty_since = 0.0
         self._told_size_bytes = 0
         self._commit_again = 0.0  # not before: the disk was full
-        self._lease_check = 0.0
-        self._alarm_proposed = -ALARM_RETRY_SECONDS
         self._checkpointed = clock.monotonic()
         self._proposals = 0
         self._auth_epoch = state.auth.epoch  # that the api workers know
@@ -172,6 +156,8 @@ class Service:
             if not self._dirty_since and self.state.is_dirty:
                 self._dirty_since = now
         self._answer_later_ones()
+        if self.applier.data_checks or self.applier.data_reports:
+            self._check_data(now)
         self._propose(now)
         if now - self._tokens_checked > TOKEN_CHECK_SECONDS:
             self._tokens_checked = now
@@ -507,26 +493,34 @@ class Service:
                 if channel.peer.part is Part.API and channel.opened:
                     channel.send(Kind.SPACE, SPACE.pack(self.applier.space_left_bytes))
 
+    # --- comparing ----------------------------------------------------------------------------------------------------
+
+    def _check_data(self, now: float) -> None:
+        applier = self.applier
+        for index, revision, compact_revision in applier.data_checks:
+            self.corruption.begun(index, now)
+            self.readers.submit(self.proposer.reports.append, self._report(index, revision, compact_revision))
+        for body in applier.data_reports:
+            self.corruption.report(body, now)
+        applier.data_checks.clear()
+        applier.data_reports.clear()
+
+    def _report(self, index: int, revision: int, compact_revision: int) -> Task:
+        path, member_id = self.state.database.path, self.headers.member_id
+
+        def work() -> bytes:
+            value = hashkv.hash_kv(path, compact_revision, revision + 1 << MAIN_SHIFT)
+            return REPORT.pack(index, member_id, value)
+
+        return Task(max(0, compact_revision), work)
+
     # --- proposing ---------------------------------------------------------------------------------------------------
 
     def _propose(self, now: float) -> None:
-        """Propose what only storage notices: overdue leases, when this member leads, and that its space is used up."""
+        """Have ordered what only storage notices."""
         if not self._started or self._role is None:
             return
-        commands: list[bytes] = []
-        if self._role.is_leader and now - self._lease_check >= LEASE_CHECK_SECONDS:
-            self._lease_check = now
-            for lease in self.state.lessor.overdue(now, LEASES_AT_ONCE):
-                commands.append(pack_command(Op.LEASE_EXPIRE, EXPIRE.pack(lease.lease_id, lease.renewals)))
-        if self.applier.wants_space_alarm and now - self._alarm_proposed >= ALARM_RETRY_SECONDS:
-            self.applier.wants_space_alarm = False
-            member_id = self.headers.member_id
-            if (rpc_pb2.NOSPACE, member_id) not in self.state.alarms.active:
-                self._alarm_proposed = now
-                request = rpc_pb2.AlarmRequest(
-                    action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE
-                )
-                commands.append(pack_command(Op.ALARM, request.SerializeToString()))
+        commands = self.proposer.commands(now, self._role.is_leader)
         if commands:
             assert len(commands) <= COMMANDS_MAX
             self._proposals += 1

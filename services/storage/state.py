@@ -26,7 +26,9 @@ class State:
         read = self.database.connection.execute
         self.lessor = Lessor(lease_ttl_min)
         self.lessor.load(
-            read("SELECT id, granted_ttl, renewals FROM lease"), read("SELECT key, lease FROM attachment"), now
+            read("SELECT id, granted_ttl, renewals, remaining_ttl FROM lease"),
+            read("SELECT key, lease FROM attachment"),
+            now,
         )
         self.auth = AuthStore(token_ttl_ms)
         self.auth.load((Change(*row) for row in read("SELECT kind, name, value FROM auth")), int(now * 1000))
@@ -58,7 +60,8 @@ class State:
                 if lease is None:
                     later("DELETE FROM lease WHERE id = ?", lease_id)
                 else:
-                    later("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", lease_id, lease.granted_ttl, lease.renewals)
+                    columns = (lease.granted_ttl, lease.renewals, lease.remaining_ttl)
+                    later("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", lease_id, *columns)
             lessor.dirty_leases = set()
         if lessor.dirty_keys:
             for key in lessor.dirty_keys:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quorate.proto import rpc_pb2
-from quorate.storage.apply import EXPIRE
+from quorate.storage.apply import CHECKPOINT, EXPIRE
 from quorate.storage.lessor import EXPIRE_RETRY_SECONDS, TTL_MAX, Lessor
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
@@ -201,3 +201,49 @@ def test_many_overdue_leases_are_proposed_in_portions() -> None:
         lessor.grant(lease_id, 5, 0.0)
     portions = [len(lessor.overdue(10.0, 500)) for _ in range(4)]
     assert [500, 500, 200, 0] == portions
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_long_leases_are_checkpointed_and_short_or_renewed_ones_are_not() -> None:
+    lessor = Lessor(2)
+    lessor.grant(1, 3600, 0.0)
+    lessor.grant(2, 300, 0.0)
+    lessor.grant(3, 3600, 0.0)
+    assert [] == lessor.checkpoints(1.0, 100)
+    lessor.renew(3, 250.0)
+    assert [(1, 0, 3299)] == lessor.checkpoints(301.0, 100)
+    assert [] == lessor.checkpoints(302.0, 100)
+
+
+def test_a_restart_begins_with_what_was_left_and_a_renewal_with_all_of_it(member: Member) -> None:
+    member.apply(Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=1, TTL=3600))
+    member.apply(Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=2, TTL=3600))
+    checkpoint = b"".join(CHECKPOINT.pack(lease_id, 0, 600) for lease_id in (1, 2, 3))
+    applier = member.applier
+    member.now = applier.now = member.now + 3000
+    applier.checkpoint(checkpoint)
+    member.apply(Op.LEASE_KEEP_ALIVE, rpc_pb2.LeaseKeepAliveRequest(ID=2))
+    member.state.commit()
+    member.now += 100
+    member.restart()
+    leases = member.state.lessor.leases
+    assert (600, 3600) == tuple(round(leases[lease_id].remaining(member.now)) for lease_id in (1, 2))
+    assert 3600 == leases[1].granted_ttl
+
+
+def test_a_checkpoint_of_a_lease_that_was_renewed_since_is_void() -> None:
+    lessor = Lessor(2)
+    lessor.grant(1, 3600, 0.0)
+    lessor.renew(1, 10.0)
+    lessor.checkpoint(1, 0, 600, 11.0)
+    assert 3599 == lessor.leases[1].remaining(11.0)
+
+
+def test_a_member_that_counts_longer_than_the_leader_follows_it() -> None:
+    lessor = Lessor(2)
+    lessor.load([(1, 3600, 0, 3600)], [], 1000.0)
+    lessor.checkpoint(1, 0, 60, 1000.0)
+    assert [] == lessor.overdue(1059.0, 10)
+    assert [1] == [lease.lease_id for lease in lessor.overdue(1060.0, 10)]

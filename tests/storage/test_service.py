@@ -15,7 +15,7 @@ import pytest
 from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
-from quorate.storage import ranges
+from quorate.storage import corruption, ranges
 from quorate.storage.service import Service
 from quorate.storage.state import State
 from quorate.wire import errors
@@ -71,6 +71,8 @@ class Ring:
         self.neighbours: list[Neighbour] = []
         self.index = 0
         self.quota_bytes: int | None = None
+        self.compaction = ("periodic", "0")
+        self.corrupt_check_ms = 0
         self.start_storage()
         self.consensus = self.neighbour(Address(Part.CONSENSUS))
         self.watch = self.neighbour(Address(Part.WATCH))
@@ -83,7 +85,16 @@ class Ring:
         return self.neighbours[-1]
 
     def start_storage(self) -> None:
-        settings = SimpleNamespace(election_timeout=1000, quota_bytes=self.quota_bytes, api_workers=1)
+        settings = SimpleNamespace(
+            election_timeout=1000,
+            quota_bytes=self.quota_bytes,
+            api_workers=1,
+            auto_compaction_mode=self.compaction[0],
+            auto_compaction_retention=self.compaction[1],
+            corrupt_check_time=self.corrupt_check_ms,
+            compact_hash_check_time=60_000,
+            feature_enabled=lambda _name: False,
+        )
         self.state = State(self.directory / "db", 2, 300_000, time.monotonic())
         self.endpoint = Endpoint(self.directory, Address(Part.STORAGE))
         self.service = Service(self.state, self.endpoint, settings, SystemClock(), logs.named("storage"))
@@ -356,3 +367,44 @@ def test_figures_are_told_to_whoever_asks(ring: Ring) -> None:
     assert body[:8] == (7).to_bytes(8, "little")
     assert b"\netcd_debugging_mvcc_keys_total 2.0\n" in body
     assert b"\netcd_mvcc_put_total 2.0\n" in body
+
+
+def proposed(ring: Ring, op: Op) -> list[bytes]:
+    """The bodies of the commands of one kind that storage had ordered."""
+    return [
+        body
+        for payload in ring.consensus.of(Kind.PROPOSE)
+        for chunk in chunks_of(payload)
+        for each, _, body in commands_of(chunk.commands)
+        if each == op
+    ]
+
+
+def test_a_check_of_the_data_is_reported_and_the_leader_names_who_differs(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corruption, "SETTLE_SECONDS", 0.1)
+    ring.entry(put(b"a", b"1"))
+    ring.entry(pack_command(Op.CORRUPT_CHECK, b""))
+    ring.until(lambda: proposed(ring, Op.CORRUPT_REPORT))
+    ((index, member_id, value),) = (corruption.REPORT.unpack(body) for body in proposed(ring, Op.CORRUPT_REPORT))
+    assert (2, MEMBER_ID) == (index, member_id)
+    reports = [(MEMBER_ID, value), (33, value), (44, value ^ 1)]
+    ring.entry(
+        *(pack_command(Op.CORRUPT_REPORT, corruption.REPORT.pack(2, number, found)) for number, found in reports)
+    )
+    ring.until(lambda: proposed(ring, Op.ALARM))
+    (alarm,) = map(rpc_pb2.AlarmRequest.FromString, proposed(ring, Op.ALARM))
+    assert (44, rpc_pb2.CORRUPT) == (alarm.memberID, alarm.alarm)
+
+
+def test_the_leader_has_checks_and_compactions_ordered(ring: Ring) -> None:
+    ring.stop_storage()
+    ring.corrupt_check_ms = 10
+    ring.compaction = ("periodic", "50ms")
+    ring.start_storage()
+    ring.until(lambda: all(len(each.hellos) == 2 for each in ring.neighbours))
+    ring.start()
+    ring.entry(put(b"a", b"1"))
+    ring.until(lambda: proposed(ring, Op.CORRUPT_CHECK) and proposed(ring, Op.COMPACT))
+    assert 2 == rpc_pb2.CompactionRequest.FromString(proposed(ring, Op.COMPACT)[0]).revision
