@@ -69,9 +69,9 @@ def convert(path: Path, target: Path) -> None:
 def hash_kv(path: Path, revision: int, compact_revision: int) -> int:
     """HashKV at a revision, as a member with this file would answer."""
     with BboltFile(path) as file:
-        kept: dict[bytes, bytes] = {}  # user key: the record that is visible at the compact revision
+        kept: dict[bytes, bytes] = {}  # user key: the record that is visible at the revision
         for key, value in file.items(b"key"):
-            if int.from_bytes(key[:8], "big") > min(revision, compact_revision):
+            if int.from_bytes(key[:8], "big") > revision:
                 break
             kept[kv_pb2.KeyValue.FromString(value).key] = key
         visible = {key for key in kept.values() if not _is_tombstone(key)}

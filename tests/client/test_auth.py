@@ -10,8 +10,6 @@ from quorate.client import Client, EtcdError, errors, methods
 from quorate.proto import rpc_pb2 as rpc
 from tests.support.cluster import product_cluster
 
-pytestmark = pytest.mark.parametrize("product", ["etcd"], indirect=True)
-
 
 @pytest.fixture
 def guarded(product: servers.Product) -> Iterator[Cluster]:
