@@ -282,7 +282,8 @@ class Driver:
         if self._streaming:
             self.applied_index = applied_index
             self.durable_index = durable_index
-            self.core.on_applied(applied_index)
+            # A storage that outlived this process may have applied more than we know to be committed yet.
+            self.core.on_applied(min(applied_index, self.handed_index))
 
     def _opened(self, channel: Channel, hello: bytes) -> None:
         """A neighbour is there, for the first time or again."""

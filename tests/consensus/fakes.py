@@ -99,6 +99,7 @@ class FakeStorage(Neighbour):
         self.applied_index = self.durable_index = durable_index
         del state[len([one for one in state if one.index <= durable_index]) :]
         self.reads: list[tuple[int, bytes]] = []  # (applied index at that moment, chunk)
+        self.is_lazy = False  # applies, but makes nothing durable
         self.kinds: list[int] = []
         self.starts: list[tuple[int, ...]] = []
         self.installed: list[tuple[int, int, str]] = []
@@ -128,8 +129,12 @@ class FakeStorage(Neighbour):
 
     def _apply(self, body: bytes) -> None:
         index, _term, kind = ENTRY.unpack_from(body)
+        if index <= self.applied_index:
+            return  # said again by a consensus that was restarted
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
-        self.applied_index = self.durable_index = index
+        self.applied_index = index
+        if not self.is_lazy:
+            self.durable_index = index
         self.kinds.append(kind)
         if kind == EntryKind.BATCH:
             for chunk in chunks_of(body[ENTRY.size :]):

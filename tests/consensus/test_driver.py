@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from quorate.consensus import bootstrap
 from quorate.consensus.driver import Driver
 from quorate.consensus.membership import Member
 from quorate.consensus.node import assemble
+from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.snapshots import Snapshots
+from quorate.consensus.stats import Stats
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
 from quorate.proto import rpc_pb2 as rpc
@@ -38,9 +43,8 @@ def config_for(tmp_path: Path, **settings: Any) -> Config:
         data_dir=str(tmp_path / "data"),
         run_dir=str(tmp_path),
         heartbeat_interval=10,
-        election_timeout=50,
         unsafe_no_fsync=True,
-        **settings,
+        **({"election_timeout": 50} | settings),
     )
 
 
@@ -49,7 +53,7 @@ def nobody(_url: str, _timeout: float) -> tuple[int, list[Member]]:
 
 
 @asynccontextmanager
-async def member(tmp_path: Path, **settings: Any) -> AsyncIterator[Driver]:
+async def member(tmp_path: Path, hasten: bool = True, **settings: Any) -> AsyncIterator[Driver]:
     """A member of a cluster of one, stopped as by a crash."""
     config = config_for(tmp_path, **settings)
     start = bootstrap.start(config, nobody, SEGMENT_BYTES)
@@ -58,7 +62,7 @@ async def member(tmp_path: Path, **settings: Any) -> AsyncIterator[Driver]:
     driver = node.driver
     driver.network = NoNetwork()
     driver.courier = NoCourier()
-    driver.start()
+    driver.start(hasten=hasten)
     try:
         yield driver
     finally:
@@ -69,6 +73,10 @@ async def member(tmp_path: Path, **settings: Any) -> AsyncIterator[Driver]:
 
 def bodies(state: list[Applied]) -> list[bytes]:
     return [one.body for one in state]
+
+
+def is_led(api: FakeApi) -> bool:
+    return bool(api.roles) and api.roles.pop().is_leader
 
 
 def put(body: bytes) -> bytes:
@@ -165,6 +173,56 @@ def test_a_storage_that_restarts_is_told_what_it_lost(tmp_path: Path) -> None:
                             api.propose(b"%d.%d" % (generation, i))
                         await grown(state, 20 * (generation + 1))
         assert [put(b"%d.%d" % (g, i)) for g in range(5) for i in range(20)] == bodies(state)
+
+    run(scenario())
+
+
+def test_a_storage_that_outlives_consensus_is_ahead_of_what_its_hello_says(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
+        storage.is_lazy = True
+        with closing(storage, api):
+            for neighbour in (storage, api):
+                neighbour.attach(asyncio.get_running_loop())
+            for generation in range(3):
+                async with member(tmp_path, hasten=False, election_timeout=300) as driver:
+                    await grown(storage.starts, generation + 1)
+                    await until(partial(is_led, api))
+                    for i in range(10):
+                        api.propose(b"%d.%d" % (generation, i))
+                    await grown(storage.state, 10 * (generation + 1))
+                    assert driver.core.applied_index <= storage.applied_index
+        assert [put(b"%d.%d" % (g, i)) for g in range(3) for i in range(10)] == bodies(storage.state)
+
+    run(scenario())
+
+
+def test_figures_are_told_under_etcds_names(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            loop = asyncio.get_running_loop()
+            settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
+            peers = Peers(loop, settings, driver.membership, driver.hear, lambda: None, lambda _c, _h: None)
+            snapshots = Snapshots(loop, driver, settings, tmp_path)
+            driver.on_stats = Stats(driver, peers, snapshots).render
+            storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(loop)
+                await until(lambda: api.channel.opened and len(storage.kinds) >= 3)
+                api.ask_stats()
+                await until(lambda: api.stats)
+            assert (1).to_bytes(8, "little") == api.stats[0][:8]
+            text = api.stats[0][8:].decode()
+            for line in (
+                "etcd_server_has_leader 1.0",
+                "etcd_server_is_leader 1.0",
+                "etcd_server_is_learner 0.0",
+                'etcd_cluster_version{cluster_version="3.6"} 1.0',
+                'etcd_server_id{server_id="8e9e05c52164694d"} 1.0',
+            ):
+                assert line in text
+            assert "etcd_disk_wal_fsync_duration_seconds_bucket" in text
 
     run(scenario())
 
