@@ -111,7 +111,7 @@ def make_listener(config: Config, ring: Ring, calls: Calls, expiry: Expiry | Non
     message_bytes_max = config.max_request_bytes + GRPC_OVERHEAD_BYTES
     gateway = Gateway(calls, message_bytes_max) if config.enable_grpc_gateway else None
     pages = make_pages(calls, ThisNode(ring, calls), metrics, message_bytes_max, config.enable_grpc_gateway)
-    front = Front(gateway, pages, config.cors, config.host_whitelist)
+    front = Front(gateway, pages, config.cors, config.host_whitelist, lambda: calls.callers.state.enabled)
     return Listener(server, HttpServer(front), HttpServer(MetricsFront(pages)))
 
 

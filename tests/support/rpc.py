@@ -30,8 +30,17 @@ def _method(name: str) -> MethodDescriptor:
 class Caller:
     """Calls methods of one endpoint by name, as `KV/Put`; `grpc.RpcError` carries the server's code and text."""
 
-    def __init__(self, endpoint: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
-        self.channel = grpc.insecure_channel(endpoint, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(
+        self,
+        endpoint: str,
+        metadata: tuple[tuple[str, str], ...] = (),
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        if credentials is None:
+            self.channel = grpc.insecure_channel(endpoint, options=options)
+        else:
+            self.channel = grpc.secure_channel(endpoint, credentials, options=options)
         self.metadata = metadata
 
     def unary(self, name: str, request: Message, timeout_s: float = TIMEOUT_S) -> Any:
@@ -61,9 +70,13 @@ class Caller:
 
 
 @contextmanager
-def calling(endpoint: str, metadata: tuple[tuple[str, str], ...] = ()) -> Iterator[Caller]:
+def calling(
+    endpoint: str,
+    metadata: tuple[tuple[str, str], ...] = (),
+    credentials: grpc.ChannelCredentials | None = None,
+) -> Iterator[Caller]:
     """A caller whose channel is closed afterwards."""
-    caller = Caller(endpoint, metadata)
+    caller = Caller(endpoint, metadata, credentials)
     try:
         yield caller
     finally:
