@@ -11,7 +11,7 @@ LINK := build/typing/quorate
 TESTS ?= tests
 BENCH ?=
 
-.PHONY: help run cluster down test bench lint types imports format proto proto-check scripts-rewrite dev check clean
+.PHONY: help run cluster down test bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: $(DEVELOPED) ## run all tests; TESTS=tests/node runs a part
 bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
 	$(BIN)/python -m bench $(BENCH)
 
-check: lint types imports proto-check test ## everything the continuous integration runs
+check: lint types imports proto-check audit test ## everything the continuous integration runs
 
 lint: $(DEVELOPED) ## style and formatting, changing nothing
 	$(BIN)/ruff check .
@@ -42,6 +42,9 @@ types: $(DEVELOPED) ## static types, strict
 
 imports: $(DEVELOPED) ## which part may import which
 	PYTHONPATH=build/typing $(BIN)/lint-imports
+
+audit: $(DEVELOPED) ## compare what is installed with the published vulnerabilities
+	.ci/audit $(BIN)
 
 format: $(DEVELOPED) ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
