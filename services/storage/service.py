@@ -34,6 +34,7 @@ from quorate.wire.messages import (
     APPLIED,
     COMMANDS_MAX,
     ENTRY,
+    EVENTS,
     IMAGE,
     MAIN_SHIFT,
     SPACE,
@@ -61,6 +62,7 @@ COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is repl
 QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
+IDLE_PUBLISH_SECONDS: Final = 0.05  # while nobody waits, watch hears of the revision alone, and this often
 DISK_FULL_SECONDS: Final = 1.0
 TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this is for the memory it takes
 CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
@@ -107,6 +109,8 @@ class Service:
         self._published = state.store.revision
         self._published_rows = 0  # of the pending rows, so many were published
         self._watch_needs_previous = False
+        self._watch_is_idle = False
+        self._idle_told_at = 0.0
         self._told = (0, 0)
         self._is_quiet = False  # the last wait heard nothing
         self._dirty_since = 0.0
@@ -300,6 +304,7 @@ class Service:
             channel.send(Kind.AUTH, self._hello_to_api())  # it may have moved since the hello was said
         elif channel is self._watch:
             self._watch_needs_previous = False
+            self._watch_is_idle = False
             self._published = self.state.store.revision
 
     def _hear(self, channel: Channel, messages: list[Message]) -> None:
@@ -324,6 +329,10 @@ class Service:
                     self._role = Role.unpack(body)
                 case Kind.SPACE:
                     self.applier.wants_space_alarm = True
+                case Kind.WATCH_IDLE:
+                    self._publish()
+                    self._watch_is_idle = body == b"\1"
+                    self._tell_revision()
                 case Kind.WATCH_NEEDS:
                     self._publish()
                     self._watch_needs_previous = bool(WATCH_NEEDS.unpack(body)[0])
@@ -467,12 +476,20 @@ class Service:
         if self._published_rows == len(rows):
             return
         watch = self._watch
-        if watch.opened and not watch.full:
+        if self._watch_is_idle:
+            if self.applier.now - self._idle_told_at >= IDLE_PUBLISH_SECONDS:
+                self._tell_revision()
+        elif watch.opened and not watch.full:
             fresh = rows[self._published_rows :]
             parts = pack_events(store, fresh, self._published, store.revision, self._watch_needs_previous)
             watch.send(Kind.EVENTS, *parts)
         self._published = store.revision
         self._published_rows = len(rows)
+
+    def _tell_revision(self) -> None:
+        """Tell watch where the store is, without the changes: whoever waits there reads them as history."""
+        self._idle_told_at = self.applier.now
+        self._watch.send(Kind.EVENTS, EVENTS.pack(self.state.store.revision, self.state.store.revision, 0))
 
     def _tell_applied(self) -> None:
         """Tell consensus how far things are: now and then, as a message of its own costs as much as ten puts."""

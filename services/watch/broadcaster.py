@@ -188,11 +188,14 @@ class Hub:
         before, after, count = EVENTS.unpack_from(body)
         if after <= self.revision:
             return
-        if self._gap_end or before > self.revision:
+        if self._gap_end:
             self._keep_early(body, with_previous, before)
             return
-        if not self._ranges and not self.catch_up.is_reading:
+        if not self._ranges and not self.catch_up.is_reading:  # whoever waits reads history from where it stands
             self.revision = after
+        elif before > self.revision:
+            self._keep_early(body, with_previous, before)
+            return
         else:
             changes = changes_of(body, EVENTS.size, count)
             if before < self.revision:
@@ -224,6 +227,11 @@ class Hub:
         if self._previous_told:
             unconfirmed, self._unconfirmed = self._unconfirmed, {}
             self._place_again(unconfirmed, State.UNCONFIRMED)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits for anything."""
+        return not any(worker.groups for worker in self._workers)
 
     # --- time ------------------------------------------------------------------------------------------------
 

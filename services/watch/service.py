@@ -36,6 +36,7 @@ class Service:
         self._clock = clock
         self._log = log
         self._workers: dict[Channel, Worker] = {}
+        self._told_idle: bool | None = None  # what storage was told; None: nothing
         self._ticked_at = clock.monotonic()
         endpoint.accept(lambda address: bytes if address.part is Part.API else None)
         endpoint.when_opened(self._meet)
@@ -65,6 +66,10 @@ class Service:
         if now - self._ticked_at >= TICK_SECONDS:
             self._ticked_at = now
             self.hub.tick()
+            if self._told_idle is not True and self.hub.is_idle:
+                self._tell_idle(True)
+        if self._told_idle is not False and not self.hub.is_idle:
+            self._tell_idle(False)
         self.hub.turn()
         flushed = self._endpoint.flush()
         if not batches:
@@ -74,6 +79,7 @@ class Service:
         self._log.info("met a neighbour", neighbour=str(channel.peer))
         if channel is self._storage:
             (revision,) = STORAGE_TO_WATCH_HELLO.unpack(hello)
+            self._told_idle = None
             self.hub.storage_opened(revision)
         elif channel.peer.part is Part.API:
             before = self._workers.pop(channel, None)
@@ -106,6 +112,11 @@ class Service:
 
     def _need(self, previous: bool) -> None:
         self._storage.send(Kind.WATCH_NEEDS, WATCH_NEEDS.pack(previous, 0))
+
+    def _tell_idle(self, is_idle: bool) -> None:
+        """Storage publishes for those who wait; a node without watchers does not wake this process for each write."""
+        self._told_idle = is_idle
+        self._storage.send(Kind.WATCH_IDLE, b"\1" if is_idle else b"\0")
 
     def _figures(self) -> str:
         """What this process counts, as Prometheus' text."""

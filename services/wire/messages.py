@@ -19,6 +19,7 @@ do about a loss is in the last column.
 | EVENTS        | storage → watch                  | watch sees the gap in revisions and reads history                 |
 | HISTORY_READ, HISTORY | watch → storage, storage → watch | watch asks again                                          |
 | WATCH_NEEDS   | watch → storage                  | said after every hello and at every change                        |
+| WATCH_IDLE    | watch → storage                  | said after every hello and at every change                        |
 | WATCH         | api → watch                      | api registers its live watchers again                             |
 | DELIVER       | watch → api                      | api registers again at the next revision                          |
 | IMAGE_TAKE, IMAGE_TAKEN, IMAGE_INSTALL | consensus ↔ storage | consensus asks again                                  |
@@ -75,6 +76,7 @@ class Kind(IntEnum):
     STATS_READ = 21  # request id (8 bytes, little endian)
     STATS = 22  # request id, then Prometheus text of this process
     AUTH = 23  # wire.identity.AuthState: what api knew of callers before it is void
+    WATCH_IDLE = 25  # one byte, 1: nobody waits, so that storage need not publish each change; 0: somebody does
     SPACE = 24  # from storage Space; from api empty: a write was refused for want of space, raise the alarm
 
 
