@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from quorate.consensus.commit_news import CommitNews
 from quorate.consensus.frames import Call, CallReply, PeerMessage
 from quorate.consensus.membership import Membership, Meta
 from quorate.consensus.meta import MetaFiles
@@ -27,6 +28,7 @@ from quorate.consensus.raft.messages import (
     Append,
     Entry,
     EntryKind,
+    Forward,
     InstallSnapshot,
     Message,
     Ready,
@@ -61,6 +63,7 @@ class Driver:
     """One member at work. `network`, `courier`, `on_membership` and `on_call` are set before `start`."""
 
     network: Network
+    _news: CommitNews
     courier: SnapshotCourier
 
     def __init__(
@@ -119,6 +122,7 @@ class Driver:
 
         The neighbours are greeted first: they may have known an earlier run of this process.
         """
+        self._news = CommitNews(self.network, self._loop.call_later)
         endpoint = self._endpoint
         endpoint.when_opened(self._opened)
         endpoint.accept(lambda address: bytes if address.part is Part.API else None)
@@ -203,8 +207,9 @@ class Driver:
             self._fulfil(ready)
         self.reads.release(self.handed_index, self._storage, self._streaming)
         self._tell_role()
+        flushed = self._endpoint.flush()  # clients wait behind storage, so it comes before what peers hear besides
         self.network.flush()
-        if not self._endpoint.flush() and not self._turn_due:
+        if not flushed and not self._turn_due:
             self._turn_due = True
             self._loop.call_later(FLUSH_RETRY_S, self.turn)
 
@@ -220,6 +225,8 @@ class Driver:
             return
         assert isinstance(message, Message)
         self.core.step(message)
+        if isinstance(message, Forward):
+            self._news.expect(message.from_id, self.core.last_index)
 
     def _take_rare(self, channel: Channel, kind: int, body: bytes) -> None:
         match kind:
@@ -237,8 +244,9 @@ class Driver:
         network = self.network
         if ready.messages:
             for message in ready.messages:
-                network.send(message)
-            network.flush()  # before the disk: followers write while we do
+                self._news.send(message)
+            if ready.must_sync:
+                network.flush()  # before the disk: followers write while we do
         if ready.hard_state is not None:
             self._hard_state = ready.hard_state
         if ready.must_sync:
