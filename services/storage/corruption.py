@@ -55,11 +55,11 @@ class Corruption:
         self.is_unsure = wants_initial  # until it is over
 
     def is_due(self, now: float, compact_revision: int, is_leader: bool) -> bool:
-        """Whether a check should be ordered now."""
+        """Whether a check should be ordered now; never while the leader still waits for reports."""
         if self._wants_initial and now >= self._next_initial:
             self._next_initial = now + SETTLE_SECONDS
             return True
-        if not is_leader:
+        if not is_leader or self._check is not None:
             return False
         if self._period and now >= self._next_check:
             self._next_check = now + self._period

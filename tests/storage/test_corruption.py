@@ -32,6 +32,14 @@ def test_the_leader_asks_once_a_period() -> None:
     assert not any(corruption.is_due(now, -1, False) for now in range(200))
 
 
+def test_the_next_check_waits_for_the_end_of_this_one() -> None:
+    corruption = Corruption(1, 0, False, 0)
+    corruption.begun(5, 0)
+    assert not corruption.is_due(5, -1, True)
+    assert (5, []) == corruption.verdict(SETTLE_SECONDS)
+    assert corruption.is_due(SETTLE_SECONDS, -1, True)
+
+
 def test_after_a_compaction_it_is_asked_once() -> None:
     corruption = Corruption(0, 60, False, 0)
     asked = [now for now in range(300) if corruption.is_due(now, -1 if now < 100 else 50, True)]
