@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import report, servers
+from bench.auth_cases import AUTH_CASES
 from bench.cases import CASES, Case, Context
 from bench.long_cases import LONG_CASES
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = (*CASES, *LONG_CASES)
+ALL = (*CASES, *LONG_CASES, *AUTH_CASES)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -221,7 +221,7 @@ class Engine:
 
 
 def pipeline(
-    host: str, port: int, path: str, messages: Iterator[bytes], window: int, timeout_s: float = 60.0
+    host: str, port: int, path: str, messages: Iterator[bytes], window: int, timeout_s: float = 60.0, token: str = ""
 ) -> Iterator[bytes]:
     """Many unary calls on one connection, `window` in flight; their answers in the order they come.
 
@@ -232,7 +232,7 @@ def pipeline(
     def collect(stream_id: int, data: bytes) -> None:
         parts.setdefault(stream_id, []).append(data)
 
-    client = http2.Connection(path, f"{host}:{port}", collect)
+    client = http2.Connection(path, f"{host}:{port}", collect, http2.metadata(token))
     in_flight = 0
     with socket.create_connection((host, port), timeout_s) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -254,6 +254,6 @@ def pipeline(
                 raise http2.ProtocolError(client.first_error)
 
 
-def call(host: str, port: int, path: str, message: bytes, timeout_s: float = 30.0) -> bytes:
+def call(host: str, port: int, path: str, message: bytes, timeout_s: float = 30.0, token: str = "") -> bytes:
     """One blocking unary call on a connection of its own: the response message. Raises as `pipeline` does."""
-    return next(pipeline(host, port, path, iter([message]), 1, timeout_s))
+    return next(pipeline(host, port, path, iter([message]), 1, timeout_s, token))

@@ -41,6 +41,11 @@ def grpc_message(message: bytes) -> bytes:
     return b"\0" + _WORD.pack(len(message)) + message
 
 
+def metadata(token: str) -> tuple[tuple[str, str], ...]:
+    """What a caller with this token sends beside each call."""
+    return (("token", token),) if token else ()
+
+
 def _header_blocks(path: str, authority: str, extra: tuple[tuple[str, str], ...]) -> tuple[bytes, bytes]:
     headers = [
         (":method", "POST"),

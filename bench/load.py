@@ -19,7 +19,7 @@ from bench import engine, http1, http2, messages
 VALUE_BYTES = 256
 KEY_POOL = 100_000
 GATEWAY_PUT = "/v3/kv/put"
-WORKLOADS = ("put", "range", "txn", "list", "json-put")
+WORKLOADS = ("put", "range", "txn", "list", "json-put", "login")
 
 
 def keys(prefix: str, order: str, space: int, seed: int) -> Callable[[], bytes]:
@@ -47,6 +47,11 @@ def value(seed: int) -> bytes:
     return random.Random(seed).randbytes(VALUE_BYTES)
 
 
+def user_name(number: int) -> bytes:
+    """A user that logs in."""
+    return b"user%d" % number
+
+
 def bodies(workload: str, options: argparse.Namespace) -> tuple[str, Callable[[], bytes]]:
     """The method and the endless request bodies of a workload."""
     value_ = value(options.seed)
@@ -68,6 +73,14 @@ def bodies(workload: str, options: argparse.Namespace) -> tuple[str, Callable[[]
             end = prefix[:-1] + bytes([prefix[-1] + 1])
             constant = http2.grpc_message(messages.range_(prefix, end, limit=100))
             return messages.KV_RANGE, lambda: constant
+        case "login":
+            logins = itertools.cycle(
+                [
+                    http2.grpc_message(messages.authenticate(user_name(number), options.password.encode()))
+                    for number in range(options.users)
+                ]
+            )
+            return messages.AUTHENTICATE, logins.__next__
         case "json-put":
             encoded = base64.b64encode(value_).decode()
             before, after = json.dumps({"key": "@", "value": encoded}).encode().split(b"@")
@@ -81,12 +94,17 @@ def run(options: argparse.Namespace) -> engine.Outcome:
     path, body = bodies(options.workload, options)
     if options.workload in ("range", "list"):
         host, port = options.endpoints[0]
-        engine.call(host, port, messages.KV_PUT, messages.put(options.key.encode(), b"v" * VALUE_BYTES))
+        put = messages.put(options.key.encode(), b"v" * VALUE_BYTES)
+        engine.call(host, port, messages.KV_PUT, put, token=options.token)
     channels = []
     for number in range(options.connections):
         host, port = options.endpoints[number % len(options.endpoints)]
-        protocol = http1.Connection if path == GATEWAY_PUT else http2.Connection
-        channels.append(engine.connect(host, port, protocol(path, f"{host}:{port}")))
+        authority = f"{host}:{port}"
+        if path == GATEWAY_PUT:
+            channels.append(engine.connect(host, port, http1.Connection(path, authority)))
+        else:
+            metadata = http2.metadata(options.token)
+            channels.append(engine.connect(host, port, http2.Connection(path, authority, metadata=metadata)))
     with engine.Engine(channels, body) as driver:
         if options.rate:
             return driver.open_loop(options.streams, options.rate, options.seconds, options.warmup)
@@ -135,6 +153,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--space", type=int, default=KEY_POOL, help="how many keys random ones are drawn from")
     parser.add_argument("--prefix", default="bench/")
     parser.add_argument("--key", default="bench-one-key", help="the key that `range` reads")
+    parser.add_argument("--token", default="", help="who calls, on gRPC")
+    parser.add_argument("--users", type=int, default=1, help="how many users `login` logs in, one after the other")
+    parser.add_argument("--password", default="", help="of all of them")
     parser.add_argument("--seed", type=int, default=1)
     return parser
 

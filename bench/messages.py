@@ -15,6 +15,12 @@ STATUS: Final = "/etcdserverpb.Maintenance/Status"
 WATCH: Final = "/etcdserverpb.Watch/Watch"
 LEASE_GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
 LEASE_KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
+AUTHENTICATE: Final = "/etcdserverpb.Auth/Authenticate"
+AUTH_ENABLE: Final = "/etcdserverpb.Auth/AuthEnable"
+USER_ADD: Final = "/etcdserverpb.Auth/UserAdd"
+USER_GRANT_ROLE: Final = "/etcdserverpb.Auth/UserGrantRole"
+ROLE_ADD: Final = "/etcdserverpb.Auth/RoleAdd"
+ROLE_GRANT_PERMISSION: Final = "/etcdserverpb.Auth/RoleGrantPermission"
 
 
 def varint(value: int) -> bytes:
@@ -72,6 +78,36 @@ def lease_grant(ttl_seconds: int, lease_id: int) -> bytes:
 def lease_keep_alive(lease_id: int) -> bytes:
     """LeaseKeepAliveRequest."""
     return number(1, lease_id)
+
+
+def authenticate(user: bytes, password: bytes) -> bytes:
+    """AuthenticateRequest."""
+    return blob(1, user) + blob(2, password)
+
+
+def user_add(user: bytes, password: bytes = b"") -> bytes:
+    """AuthUserAddRequest; without a password the user can log in by certificate alone."""
+    return blob(1, user) + (blob(2, password) if password else blob(3, number(1, 1)))
+
+
+def user_grant_role(user: bytes, role: bytes) -> bytes:
+    """AuthUserGrantRoleRequest."""
+    return blob(1, user) + blob(2, role)
+
+
+def role_add(role: bytes) -> bytes:
+    """AuthRoleAddRequest."""
+    return blob(1, role)
+
+
+def role_grant(role: bytes, key: bytes, range_end: bytes = b"") -> bytes:
+    """AuthRoleGrantPermissionRequest: to read and write."""
+    return blob(1, role) + blob(2, number(1, 2) + blob(2, key) + (blob(3, range_end) if range_end else b""))
+
+
+def token(response: bytes) -> str:
+    """The token of an AuthenticateResponse."""
+    return next(v for f, v in fields(response) if f == 2 and isinstance(v, bytes)).decode()
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
