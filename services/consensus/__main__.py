@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from quorate.consensus import bootstrap
+from quorate.consensus.alone import go_alone
 from quorate.consensus.connections import Contexts, listen
 from quorate.consensus.driver import Driver
 from quorate.consensus.handshake import REMOVED_TEXT
@@ -51,6 +52,8 @@ async def main(config: Config) -> None:
     ]
     fetch = bootstrap.fetch_members(client_context)
     start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes)
+    if config.force_new_cluster and not start.is_new:
+        go_alone(start)
     snapshots_path = config.database_path.parent
     bootstrap.prepare_directory(snapshots_path)
     config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)

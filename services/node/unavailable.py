@@ -23,7 +23,6 @@ NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its
         ],
         DISCOVERY,
     ),
-    "force_new_cluster": "--force-new-cluster is not available; restore from a snapshot",
     "enable_pprof": "profiles are not available",
     "bootstrap_defrag_threshold_megabytes": "defragmentation at the start is not available",
     "memory_mlock": "locking memory is not available",

@@ -76,3 +76,23 @@ def restore(backup: Path, node: Node) -> None:
     chosen = [word for name in names for word in (name, flags[name])]
     command = [sys.executable, "-m", "quorate.ctl.quorateutl", "snapshot", "restore", str(backup), *chosen]
     subprocess.run(command, check=True, env={**os.environ, **node.product.environment}, timeout=60)
+
+
+def test_the_last_member_of_a_lost_cluster_goes_on_alone_with_its_data() -> None:
+    with quorate_cluster(3) as cluster:
+        put(cluster.nodes[0], b"k", b"v")
+        for node in cluster.nodes:
+            node.kill()
+        survivor = cluster.nodes[0]
+        flags = survivor.flags
+        survivor.flags = (*flags, "--force-new-cluster")
+        survivor.start()
+        survivor.wait_ready()
+        assert get(survivor, b"k") == b"v"
+        survivor.stop()
+        survivor.flags = flags
+        survivor.start()
+        survivor.wait_ready()
+        with calling(survivor.endpoint) as caller:
+            members = caller.unary("Cluster/MemberList", rpc_pb2.MemberListRequest(linearizable=True)).members
+        assert [survivor.name] == [member.name for member in members]
