@@ -56,3 +56,19 @@ def test_kubernetes_manifest_starts_the_node_with_flags_that_exist() -> None:
     config = settings.gather(parse_arguments([word.replace("$(POD)", "quorate-0") for word in arguments]), {}).config()
     assert unavailable.refusal(config) is None
     assert set(config.initial_members) == {"quorate-0", "quorate-1", "quorate-2"}
+
+
+@pytest.mark.parametrize("node", ["node1", "node2", "node3"])
+def test_the_compose_files_give_settings_that_make_sense(node: str) -> None:
+    plain, tls = (yaml.safe_load((ROOT / f"docker-compose{kind}.yml").read_text()) for kind in ("", ".tls"))
+    expected = {"http": plain["services"][node]["environment"]}
+    expected["https"] = expected["http"] | tls["services"][node]["environment"]
+    for scheme, environment in expected.items():
+        given = {name: re.sub(r"\$\{\w+:-(\d+)\}", r"\1", value) for name, value in environment.items()}
+        config = settings.gather(parse_arguments([]), given).config()
+        validation.check(config)
+        assert unavailable.refusal(config) is None
+        urls = [*config.listen_client_urls, *config.listen_peer_urls, *config.advertise_client_urls]
+        urls += [url for members in config.initial_members.values() for url in members]
+        assert {url.partition("://")[0] for url in urls} == {scheme}
+        assert config.initial_members[node] == list(config.initial_advertise_peer_urls)
