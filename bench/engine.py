@@ -6,6 +6,7 @@ that happens, however many of its calls were answered.
 
 import select
 import socket
+import ssl
 import time
 from array import array
 from collections import deque
@@ -46,10 +47,21 @@ class Outcome:
     first_error: str
 
 
-def connect(host: str, port: int, client: Client) -> Channel:
-    """A non-blocking connection on which the preface has been sent."""
-    sock = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
+# What a socket, or TLS over one, says when it has or takes nothing now. Servers send records of at most RECV_BYTES, so
+# that nothing stays behind in OpenSSL, where epoll would not see it.
+NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def dial(host: str, port: int, context: ssl.SSLContext | None, timeout_s: float) -> socket.socket:
+    """A connected socket, encrypted with a context."""
+    sock = socket.create_connection((host, port), timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock if context is None else context.wrap_socket(sock, server_hostname=host)
+
+
+def connect(host: str, port: int, client: Client, context: ssl.SSLContext | None = None) -> Channel:
+    """A non-blocking connection on which the preface has been sent."""
+    sock = dial(host, port, context, CONNECT_TIMEOUT_S)
     sock.sendall(client.take_out())
     sock.setblocking(False)
     return Channel(sock, client)
@@ -62,7 +74,7 @@ def send(channel: Channel, data: bytes, poller: select.epoll) -> None:
         return
     try:
         sent = channel.sock.send(data)
-    except BlockingIOError:
+    except NOT_NOW:
         sent = 0
     if sent < len(data):
         channel.unsent = data[sent:]
@@ -71,7 +83,7 @@ def send(channel: Channel, data: bytes, poller: select.epoll) -> None:
 
 def flush(channel: Channel, poller: select.epoll) -> None:
     """Send on what an earlier `send` had to leave."""
-    with suppress(BlockingIOError):
+    with suppress(*NOT_NOW):
         channel.unsent = channel.unsent[channel.sock.send(channel.unsent) :]
     if not channel.unsent:
         poller.modify(channel.sock.fileno(), select.EPOLLIN)
@@ -197,7 +209,7 @@ class Engine:
     def _read(self, channel: Channel) -> list[int]:
         try:
             data = channel.sock.recv(RECV_BYTES)
-        except BlockingIOError:
+        except NOT_NOW:
             return []
         if not data:
             raise http2.ProtocolError(f"closed by the server: {channel.client.first_error}")
@@ -221,7 +233,14 @@ class Engine:
 
 
 def pipeline(
-    host: str, port: int, path: str, messages: Iterator[bytes], window: int, timeout_s: float = 60.0, token: str = ""
+    host: str,
+    port: int,
+    path: str,
+    messages: Iterator[bytes],
+    window: int,
+    timeout_s: float = 60.0,
+    token: str = "",
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[bytes]:
     """Many unary calls on one connection, `window` in flight; their answers in the order they come.
 
@@ -234,8 +253,7 @@ def pipeline(
 
     client = http2.Connection(path, f"{host}:{port}", collect, http2.metadata(token))
     in_flight = 0
-    with socket.create_connection((host, port), timeout_s) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with dial(host, port, context, timeout_s) as sock:
         waiting = next(messages, None)
         while waiting is not None or in_flight:
             out = [client.take_out()]
@@ -254,6 +272,14 @@ def pipeline(
                 raise http2.ProtocolError(client.first_error)
 
 
-def call(host: str, port: int, path: str, message: bytes, timeout_s: float = 30.0, token: str = "") -> bytes:
+def call(
+    host: str,
+    port: int,
+    path: str,
+    message: bytes,
+    timeout_s: float = 30.0,
+    token: str = "",
+    context: ssl.SSLContext | None = None,
+) -> bytes:
     """One blocking unary call on a connection of its own: the response message. Raises as `pipeline` does."""
-    return next(pipeline(host, port, path, iter([message]), 1, timeout_s, token))
+    return next(pipeline(host, port, path, iter([message]), 1, timeout_s, token, context))

@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable
 
 from bench import engine, http1, http2, messages
+from bench.certificates import Files
 
 VALUE_BYTES = 256
 KEY_POOL = 100_000
@@ -92,19 +93,21 @@ def bodies(workload: str, options: argparse.Namespace) -> tuple[str, Callable[[]
 def run(options: argparse.Namespace) -> engine.Outcome:
     """Connect, put the load on, hang up."""
     path, body = bodies(options.workload, options)
+    files = Files(options.cacert, options.client_cert, options.client_key)
+    context = files.context() if options.cacert else None
     if options.workload in ("range", "list"):
         host, port = options.endpoints[0]
         put = messages.put(options.key.encode(), b"v" * VALUE_BYTES)
-        engine.call(host, port, messages.KV_PUT, put, token=options.token)
+        engine.call(host, port, messages.KV_PUT, put, token=options.token, context=context)
     channels = []
     for number in range(options.connections):
         host, port = options.endpoints[number % len(options.endpoints)]
         authority = f"{host}:{port}"
         if path == GATEWAY_PUT:
-            channels.append(engine.connect(host, port, http1.Connection(path, authority)))
+            channels.append(engine.connect(host, port, http1.Connection(path, authority), context))
         else:
             metadata = http2.metadata(options.token)
-            channels.append(engine.connect(host, port, http2.Connection(path, authority, metadata=metadata)))
+            channels.append(engine.connect(host, port, http2.Connection(path, authority, metadata=metadata), context))
     with engine.Engine(channels, body) as driver:
         if options.rate:
             return driver.open_loop(options.streams, options.rate, options.seconds, options.warmup)
@@ -156,6 +159,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--token", default="", help="who calls, on gRPC")
     parser.add_argument("--users", type=int, default=1, help="how many users `login` logs in, one after the other")
     parser.add_argument("--password", default="", help="of all of them")
+    parser.add_argument("--cacert", default="", help="CA of the servers' certificates; without it there is no TLS")
+    parser.add_argument("--client-cert", default="", help="certificate to show")
+    parser.add_argument("--client-key", default="", help="its key")
     parser.add_argument("--seed", type=int, default=1)
     return parser
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,7 @@ class Node:
     flags: tuple[str, ...]
     mark: str = field(default_factory=processes.new_mark)
     process: subprocess.Popen[bytes] | None = None
+    context: ssl.SSLContext | None = None  # of its clients, where the port has TLS
 
     @property
     def endpoint(self) -> str:
@@ -165,7 +167,7 @@ class Node:
         last = "nothing tried"
         while time.monotonic() < deadline:
             try:
-                return engine.call(HOST, self.client_port, path, message, timeout_s=5.0)
+                return engine.call(HOST, self.client_port, path, message, timeout_s=5.0, context=self.context)
             except (OSError, ProtocolError) as error:
                 last = repr(error)
             if self.process is not None and self.process.poll() is not None:
@@ -176,7 +178,7 @@ class Node:
 
     def call(self, path: str, message: bytes) -> bytes:
         """One unary call to this member."""
-        return engine.call(HOST, self.client_port, path, message)
+        return engine.call(HOST, self.client_port, path, message, context=self.context)
 
     def status(self) -> dict[str, int]:
         """The numbers of Maintenance.Status that matter here."""
