@@ -12,6 +12,7 @@ from quorate.client.connection import Connection, translated
 from quorate.client.errors import EtcdError, LeaseExpiredError
 from quorate.proto import rpc_pb2 as rpc
 
+CANCEL_S: Final = 0.1
 RETRY_S: Final = 0.5  # after a lost stream, as etcd's client
 
 
@@ -26,7 +27,8 @@ class KeepAlive:
     async def renew(self, timeout_s: float | None = None) -> rpc.LeaseKeepAliveResponse:
         """The answer to one renewal; LeaseExpiredError when the lease is gone, EtcdError when there is no answer."""
         try:
-            answer = await asyncio.wait_for(self._exchange(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for of Python 3.11 may swallow a cancellation
+                answer = await self._exchange()
         except grpc.aio.AioRpcError as lost:
             self.close()
             error = translated(lost)
@@ -93,9 +95,9 @@ class AsyncLease:
 
     async def close(self) -> None:
         """Stop renewing; the lease expires by itself."""
-        self._renewing.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._renewing
+        while not self._renewing.done():  # a call that just failed may have taken the cancellation for its own
+            self._renewing.cancel()
+            await asyncio.wait((self._renewing,), timeout=CANCEL_S)
 
     async def revoke(self) -> None:
         """Stop renewing and delete the lease and its keys at once; nothing when it is gone already."""
