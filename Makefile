@@ -11,7 +11,7 @@ LINK := build/typing/quorate
 TESTS ?= tests
 BENCH ?=
 
-.PHONY: help run cluster down test bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
+.PHONY: help run cluster down test clients bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ down: $(INSTALLED) ## stop what run or cluster started
 
 test: $(DEVELOPED) ## run all tests; TESTS=tests/node runs a part
 	$(BIN)/python -m pytest $(TESTS)
+
+clients: $(DEVELOPED) ## drive other people's clients at length, also through failures; Patroni needs root
+	QUORATE_CLIENTS=1 $(BIN)/python -m pytest -rs $(foreach name,etcd3gw npm patroni pypi templates,tests/conformance/test_$(name).py)
 
 bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
 	$(BIN)/python -m bench $(BENCH)

@@ -7,7 +7,11 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 RECORDED_WITH = ("3.4", "3.5")
+EVERYTHING = bool(os.environ.get("QUORATE_CLIENTS"))
+long = pytest.mark.skipif(not EVERYTHING, reason="takes long: `make clients` runs it")
 
 
 @cache

@@ -1,5 +1,8 @@
 """PyPI's etcd3gw, unmodified, over the JSON gateway."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
 import etcd3gw
 import pytest
 
@@ -46,3 +49,49 @@ def test_status_and_members(client: etcd3gw.Etcd3Client, node: servers.Node) -> 
     status = client.status()
     assert status["leader"] == status["header"]["member_id"]
     assert [member["clientURLs"] for member in client.members()] == [[f"http://{node.endpoint}"]]
+
+
+def test_watch_tells_every_change_of_a_burst_once_and_in_order(client: etcd3gw.Etcd3Client) -> None:
+    events, cancel = client.watch_prefix("burst/")
+    with ThreadPoolExecutor(8) as writers:
+        assert all(writers.map(lambda number: client.put(f"burst/{number}", "v"), range(200)))
+    client.delete("burst/7")
+    seen = list(islice(events, 201))
+    cancel()
+    revisions = [int(event["kv"]["mod_revision"]) for event in seen]
+    assert sorted(set(revisions)) == revisions
+    assert {b"burst/%d" % number for number in range(200)} == {event["kv"]["key"] for event in seen[:200]}
+    assert ("DELETE", b"burst/7") == (seen[200].get("type"), seen[200]["kv"]["key"])
+
+
+def test_watch_from_a_revision_tells_the_past(client: etcd3gw.Etcd3Client) -> None:
+    for value in ("one", "two"):
+        client.put("past", value)
+    _, meta = client.get("past", metadata=True)[0]
+    event = client.watch_once("past", timeout=20, start_revision=int(meta["create_revision"]))
+    assert b"one" == event["kv"]["value"]
+    with pytest.raises(etcd3gw.exceptions.WatchTimedOut):
+        client.watch_once("nobody writes this", timeout=0.2)
+
+
+def test_lease_holds_its_keys_until_it_is_revoked(client: etcd3gw.Etcd3Client) -> None:
+    lease = client.lease(ttl=30)
+    client.put("leased", "v", lease=lease)
+    assert [b"leased"] == lease.keys()
+    assert 30 == lease.refresh()
+    assert 25 <= lease.ttl() <= 30
+    assert lease.revoke()
+    assert [] == client.get("leased")
+    assert -1 == lease.refresh()
+
+
+def test_lock_is_held_by_one(client: etcd3gw.Etcd3Client) -> None:
+    first, second = client.lock("one", ttl=30), client.lock("one", ttl=30)
+    assert [True, False] == [first.acquire(), second.acquire()]
+    assert not second.release()
+    assert [True, False] == [first.is_acquired(), second.is_acquired()]
+    assert 30 == first.refresh()
+    assert first.release()
+    with second:
+        assert second.is_acquired()
+    assert not second.is_acquired()

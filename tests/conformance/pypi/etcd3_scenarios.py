@@ -1,0 +1,81 @@
+"""What PyPI's etcd3 (python-etcd3) sees of a node: `python etcd3_scenarios.py SCENARIO HOST:PORT` prints JSON."""
+
+import json
+import sys
+from typing import Any
+
+import etcd3
+
+TTL_S = 20
+
+
+def kv(client: etcd3.Etcd3Client) -> Any:
+    client.delete_prefix("a/")
+    client.put("a/1", "one")
+    client.put("a/2", "two")
+    found = [value.decode() for value, _ in client.get_prefix("a/", sort_order="descend")]
+    succeeded, _ = client.transaction(
+        compare=[client.transactions.value("a/1") == "one"],
+        success=[client.transactions.put("a/3", "three"), client.transactions.delete("a/1")],
+        failure=[client.transactions.get("a/1")],
+    )
+    again = client.replace("a/1", "one", "uno")
+    return [found, succeeded, again, [meta.key.decode() for _, meta in client.get_prefix("a/")]]
+
+
+def watch(client: etcd3.Etcd3Client) -> Any:
+    revision = client.put("w/1", "before").header.revision
+    events, cancel = client.watch_prefix("w/", start_revision=revision, prev_kv=True)
+    client.put("w/1", "after")
+    client.delete("w/1")
+    client.put("w/last", "")
+    seen = []
+    for event in events:
+        kind = type(event).__name__.removesuffix("Event").upper()
+        seen.append([kind, event.key.decode(), event.value.decode(), event.prev_value.decode()])
+        if event.key == b"w/last":
+            cancel()
+    return seen
+
+
+def lease(client: etcd3.Etcd3Client) -> Any:
+    granted = client.lease(TTL_S)
+    client.put("l/1", "v", lease=granted)
+    keys = [key.decode() for key in granted.keys]
+    renewed = granted.refresh()[0].TTL
+    left = granted.remaining_ttl
+    granted.revoke()
+    return [keys, renewed, TTL_S - 5 <= left <= TTL_S, client.get("l/1")[0]]
+
+
+def lock(client: etcd3.Etcd3Client) -> Any:
+    """One after the other: its wait for a lock that is taken fails in today's tenacity, whatever the server."""
+    first, second = client.lock("lock", ttl=TTL_S), client.lock("lock", ttl=TTL_S)
+    got = [first.acquire(), second.is_acquired(), first.refresh()[0].TTL == TTL_S]
+    first.release()
+    got += [second.acquire(), first.is_acquired(), second.is_acquired()]
+    second.release()
+    return [*got, client.get("/locks/lock")[0]]
+
+
+def members(client: etcd3.Etcd3Client) -> Any:
+    status = client.status()
+    return [status.version.split(".")[0], len(list(client.members)), status.leader is not None]
+
+
+def beside_etcdctl(client: etcd3.Etcd3Client) -> Any:
+    """Hold a lock of the name that etcdctl holds: the key layouts differ, so each sees both."""
+    with client.lock("mixed", ttl=TTL_S) as held:
+        print(json.dumps(held.is_acquired()), flush=True)
+        sys.stdin.readline()
+        return sorted(meta.key.decode().rpartition("/")[0] for _, meta in client.get_prefix("/locks/mixed"))
+
+
+def main(scenario: str, endpoint: str) -> None:
+    host, _, port = endpoint.rpartition(":")
+    client = etcd3.client(host=host, port=int(port), timeout=30)
+    print(json.dumps(globals()[scenario](client)), flush=True)
+    client.close()
+
+
+main(*sys.argv[1:])
