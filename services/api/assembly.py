@@ -68,7 +68,7 @@ def make_calls(config: Config, ring: Ring) -> Calls:
         lease,
         Lock(recipes),
         election,
-        Auth(ring, Passwords(config.bcrypt_cost), tokens),
+        Auth(ring, Passwords(config.hash_cost), tokens),
         Cluster(ring),
         maintenance,
         health,

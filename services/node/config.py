@@ -19,6 +19,8 @@ from quorate.node.places import CONFIG_VARIABLE
 
 DEFAULT_PEER_URL: Final = "http://localhost:2380"
 DEFAULT_CLIENT_URL: Final = "http://localhost:2379"
+HASH_COST_DEFAULT: Final = 10
+HASH_COSTS: Final = range(4, 32)  # that bcrypt has
 QUOTA_BYTES_DEFAULT: Final = 2 * 1024**3
 BATCH_INTERVAL_MS_DEFAULT: Final = 100
 BATCH_LIMIT_DEFAULT: Final = 10_000
@@ -150,7 +152,7 @@ class Auth(BaseModel):
 
     auth_token: str = flag("simple", "Kind of token: simple, or jwt with its options.")
     auth_token_ttl: int = flag(300, "Seconds a simple token lives.")  # seconds
-    bcrypt_cost: int = flag(10, "Cost of a password hash, 4 to 31.")
+    bcrypt_cost: int = flag(HASH_COST_DEFAULT, "Cost of a password hash, 4 to 31.")
 
 
 class Compaction(BaseModel):
@@ -245,6 +247,11 @@ class Config(Quorate, Compatibility, Unsafe, Monitoring, Logging, Compaction, Au
     def run_path(self) -> Path:
         """Directory of the local sockets, mode 0700."""
         return Path(self.run_dir)
+
+    @property
+    def hash_cost(self) -> int:
+        """Cost of a password hash; as in etcd, the default in place of one that bcrypt does not have."""
+        return self.bcrypt_cost if self.bcrypt_cost in HASH_COSTS else HASH_COST_DEFAULT
 
     @property
     def quota_bytes(self) -> int | None:

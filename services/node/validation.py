@@ -35,6 +35,8 @@ def warnings(config: Config) -> list[str]:
         found.append("exceeded recommended request limit")
     if config.quota_backend_bytes > QUOTA_BYTES_RECOMMENDED:
         found.append("quota exceeds the recommended maximum of 8 GiB")
+    if config.hash_cost != config.bcrypt_cost:
+        found.append("use default bcrypt cost instead of the invalid given cost")
     if config.name == "default":
         found.append("it is recommended to set the member name with --name")
     return found

@@ -131,6 +131,13 @@ def test_unusual_sizes_are_warned_about() -> None:
     assert len(validation.warnings(config)) == 2
 
 
+@pytest.mark.parametrize(("given", "used"), [(3, 10), (4, 4), (31, 31), (32, 10), (-1, 10)])
+def test_a_cost_that_bcrypt_does_not_have_is_replaced_by_the_default(given: int, used: int) -> None:
+    config = Config(name="a", bcrypt_cost=given)
+    assert config.hash_cost == used
+    assert len(validation.warnings(config)) == (given != used)
+
+
 SERVICES = Path(unavailable.__file__).parent.parent
 READERS = [
     *(path for service in ("api", "consensus", "storage", "watch") for path in (SERVICES / service).rglob("*.py")),
