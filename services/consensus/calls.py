@@ -117,7 +117,7 @@ class Calls:
         except CallFailed as failed:
             answer(failed.error)
         except DecodeError:
-            answer(errors.NOT_CAPABLE)
+            answer(errors.MALFORMED_REQUEST)
 
     def _dispatch(self, op: ClusterOp, body: bytes, answer: Answer) -> None:
         match op:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -30,7 +31,12 @@ def main(config: Config) -> None:
             gc.unfreeze()
             gc.collect()  # the index of the database that is replaced
             snapshot.install(image, config.database_path)
-        image = serve(config)
+        try:
+            image = serve(config)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+            raise OperatorError(f"the database {config.database_path} is damaged: {error}") from error
         if image is None:
             return
 

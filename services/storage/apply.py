@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from quorate.proto import rpc_pb2
 from quorate.storage import txn
 from quorate.storage.database import Database
-from quorate.storage.headers import MALFORMED, Headers, failed
+from quorate.storage.headers import MALFORMED, UNKNOWN, Headers, failed
 from quorate.storage.judge import Judge
 from quorate.storage.records import VALUE_TAG, integer_field
 from quorate.storage.state import State
@@ -99,7 +99,7 @@ class Applier:
                     answer = self._change_auth(op, identity, body)
                     judged = self.auth.enabled and chunk.origin.worker != STORAGE_WORKER
                 else:
-                    results.append(MALFORMED)
+                    results.append(UNKNOWN)
                     continue
             except CallFailed as failure:
                 assert not self.store.sub, "a command that fails has changed nothing"

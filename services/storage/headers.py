@@ -71,4 +71,5 @@ def failed(error: EtcdError) -> bytes:
     return pack_result(error.id, b"")
 
 
-MALFORMED: Final = pack_result(errors.UNKNOWN_METHOD.id, b"etcdserver: malformed request")
+MALFORMED: Final = failed(errors.MALFORMED_REQUEST)
+UNKNOWN: Final = failed(errors.UNKNOWN_METHOD)

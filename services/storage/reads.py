@@ -22,7 +22,7 @@ from quorate.storage import hashkv, ranges, schema, snapshot, txn
 from quorate.storage.apply import Applier
 from quorate.storage.buckets import Buckets
 from quorate.storage.database import read_blobs
-from quorate.storage.headers import MALFORMED, answered, failed
+from quorate.storage.headers import MALFORMED, UNKNOWN, answered, failed
 from quorate.storage.mvcc import Store, walk_back
 from quorate.storage.records import integer_field
 from quorate.wire import errors
@@ -193,7 +193,7 @@ class Questions:
                 elif op in self._auth_questions:
                     answer = self._ask_auth(op, identity, body)
                 else:
-                    results.append(MALFORMED)
+                    results.append(UNKNOWN)
                     continue
             except CallFailed as failure:
                 results.append(failed(failure.error))

@@ -154,8 +154,8 @@ def test_an_explicitly_empty_value_is_stored_as_none(member: Member) -> None:
 
 @pytest.mark.parametrize("body", [b"\x0a\x05a", b"\x0a\x01a\x12\x05v", b"\xff\xff\xff", b"\x0a\x01a\x12\x85", b"\x0a"])
 def test_a_command_that_is_no_protobuf_changes_nothing(member: Member, body: bytes) -> None:
-    fails_with(errors.UNKNOWN_METHOD, member.apply, Op.PUT, body)
-    fails_with(errors.UNKNOWN_METHOD, member.ask, Op.RANGE, body)
+    fails_with(errors.MALFORMED_REQUEST, member.apply, Op.PUT, body)
+    fails_with(errors.MALFORMED_REQUEST, member.ask, Op.RANGE, body)
     assert 1 == member.state.store.revision
 
 

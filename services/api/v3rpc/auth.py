@@ -16,6 +16,8 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
 
+from google.protobuf.message_factory import GetMessageClass
+
 from quorate.api.calling import Cancel, Done, Failed
 from quorate.api.calls import Context, Route, Unary
 from quorate.api.passwords import Passwords
@@ -23,6 +25,7 @@ from quorate.api.ring import Lane, Ring
 from quorate.api.tokens import JsonWebTokens
 from quorate.api.v3rpc.permission import Permission
 from quorate.proto.rpc_pb2 import (
+    DESCRIPTOR,
     AuthenticateRequest,
     AuthenticateResponse,
     AuthUserAddRequest,
@@ -66,8 +69,10 @@ class Auth:
         self._tasks: set[asyncio.Task[bytes]] = set()
 
     def routes(self) -> dict[str, Route]:
-        reads = {f"{SERVICE}/{name}": Route(self._passing(self._ring.reads, op)) for name, op in READS.items()}
-        changes = {f"{SERVICE}/{name}": Route(self._passing(self._ring.writes, op)) for name, op in CHANGES.items()}
+        reads = {f"{SERVICE}/{name}": Route(self._passing(name, self._ring.reads, op)) for name, op in READS.items()}
+        changes = {
+            f"{SERVICE}/{name}": Route(self._passing(name, self._ring.writes, op)) for name, op in CHANGES.items()
+        }
         return {
             **reads,
             **changes,
@@ -107,8 +112,11 @@ class Auth:
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _passing(self, lane: Lane, op: Op) -> Unary:
+    def _passing(self, name: str, lane: Lane, op: Op) -> Unary:
+        request = GetMessageClass(DESCRIPTOR.services_by_name["Auth"].methods_by_name[name].input_type)
+
         def start(body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+            request.FromString(body)
             self._ring.add(lane, op, body, done, expires_at, context.identity)
 
         return start

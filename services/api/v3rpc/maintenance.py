@@ -8,7 +8,14 @@ from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.ring import Ring
 from quorate.api.v3rpc.permission import Permission
 from quorate.api.v3rpc.snapshot import Download
-from quorate.proto.rpc_pb2 import AlarmRequest, HashKVRequest, StatusResponse
+from quorate.proto.rpc_pb2 import (
+    AlarmRequest,
+    DefragmentRequest,
+    HashKVRequest,
+    HashRequest,
+    StatusRequest,
+    StatusResponse,
+)
 from quorate.wire import errors
 from quorate.wire.identity import Need
 from quorate.wire.messages import ClusterOp, Op
@@ -46,9 +53,11 @@ class Maintenance:
         self._ring.add(self._ring.writes, Op.ALARM, body, done, expires_at, context.identity)
 
     def defragment(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        DefragmentRequest.FromString(body)
         self._ring.add(self._ring.patient, Op.DEFRAGMENT, body, done, expires_at, context.identity)
 
     def hash(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
+        HashRequest.FromString(body)
         self._ring.add(self._ring.patient, Op.HASH, body, done, expires_at, context.identity)
 
     def hash_kv(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
@@ -66,6 +75,7 @@ class Maintenance:
 
     def status(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         """Ask storage and consensus at once and answer with both shares, or with the first error."""
+        StatusRequest.FromString(body)
         shares: list[bytes] = []
         is_over = False
 
