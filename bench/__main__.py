@@ -10,10 +10,11 @@ from bench import report, servers
 from bench.auth_cases import AUTH_CASES
 from bench.cases import CASES, Case, Context
 from bench.long_cases import LONG_CASES
+from bench.maintenance_cases import MAINTENANCE_CASES
 from bench.tls_cases import TLS_CASES
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = (*CASES, *LONG_CASES, *AUTH_CASES, *TLS_CASES)
+ALL = (*CASES, *LONG_CASES, *AUTH_CASES, *TLS_CASES, *MAINTENANCE_CASES)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,121 @@
+"""The cases of maintenance: backups and defragmentation while puts go on."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Final
+
+import grpc
+
+from bench import engine, messages, servers
+from bench.cases import Case, Context, Figures, Goal
+
+VALUE_BYTES: Final = 8 * 1024
+PAIRS: Final = 128 * 1024  # a gigabyte
+PAIRS_QUICK: Final = 512
+PAIRS_PER_TXN: Final = 7  # what fits into the window of an HTTP/2 stream
+IN_FLIGHT: Final = 4
+PUT_RATE: Final = 500  # puts a second whose latency shows what else the server does
+QUOTA: Final = ("--quota-backend-bytes", str(8 * 2**30))
+CALL_S_MAX: Final = 600.0
+DEFRAGMENT_S: Final = 20.0  # of puts around a defragmentation, which has to end within it
+
+
+def _key(number: int) -> bytes:
+    return b"filled/%08d" % number
+
+
+def _fill(context: Context, node: servers.Node, rounds: int = 1) -> int:
+    """Write a gigabyte of pairs, so often; the last revision."""
+    pairs = PAIRS_QUICK if context.quick else PAIRS
+    revision = 0
+    for number in range(rounds):
+        value = bytes((number,)) * VALUE_BYTES
+        requests = (
+            messages.txn_puts([(_key(n), value) for n in range(first, min(first + PAIRS_PER_TXN, pairs))])
+            for first in range(0, pairs, PAIRS_PER_TXN)
+        )
+        for answer in engine.pipeline(servers.HOST, node.client_port, messages.KV_TXN, requests, IN_FLIGHT):
+            revision = messages.header_revision(answer)
+    return revision
+
+
+def _puts(node: servers.Node, seconds: float, warmup: float) -> list[str]:
+    """Puts at a fixed rate beside the filled keys."""
+    times = ("--seconds", str(seconds), "--warmup", str(warmup), "--rate", str(PUT_RATE))
+    return ["-m", "bench.load", "put", "--endpoints", node.endpoint, "--prefix", "beside/", *times]
+
+
+def download(node: servers.Node) -> int:
+    """Take a backup and throw it away; its bytes."""
+    with grpc.insecure_channel(node.endpoint, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        return sum(len(part) for part in channel.unary_stream(messages.SNAPSHOT)(b"", timeout=CALL_S_MAX))
+
+
+def _beside(context: Context, node: servers.Node, work: Callable[[], object], seconds: float) -> dict[str, float]:
+    """Do something again and again while puts run: the puts' figures, and the seconds of one turn of the work."""
+    turns = 0
+    with servers.load_beside(_puts(node, seconds, context.warmup)) as puts:
+        began = time.perf_counter()
+        while puts.poll() is None:
+            work()
+            turns += 1
+            took_s = (time.perf_counter() - began) / turns
+        assert puts.stdout is not None
+        figures: dict[str, float] = json.loads(puts.stdout.readlines()[-1])
+    return figures | {"took_s": took_s}
+
+
+def snapshot_save(context: Context) -> Figures:
+    """Backups of a gigabyte, one after the other."""
+    with servers.running(context.product, 1, context.parent, QUOTA) as cluster:
+        node = cluster.nodes[0]
+        _fill(context, node)
+        idle = servers.load(_puts(node, context.seconds, context.warmup))
+        began = time.perf_counter()
+        size = download(node)
+        alone_s = time.perf_counter() - began
+        beside = _beside(context, node, lambda: download(node), context.seconds)
+    return {
+        "took_s": alone_s,
+        "mib": size / 2**20,
+        "put_p99_ms": beside["p99_ms"],
+        "put_p99_grew": beside["p99_ms"] / idle["p99_ms"],
+    }
+
+
+def defragment(context: Context) -> Figures:
+    """Give back half of two gigabytes while puts run."""
+    with servers.running(context.product, 1, context.parent, QUOTA) as cluster:
+        node = cluster.nodes[0]
+        revision = _fill(context, node, rounds=2)
+        node.call(messages.KV_COMPACT, messages.number(1, revision) + messages.number(2, 1))
+        seconds = context.seconds if context.quick else DEFRAGMENT_S
+        done = False
+
+        def once() -> None:
+            nonlocal done
+            if done:
+                time.sleep(servers.POLL_S)
+                return
+            engine.call(servers.HOST, node.client_port, messages.DEFRAGMENT, b"", CALL_S_MAX)
+            done = True
+
+        beside = _beside(context, node, once, seconds)
+    return {"max_ms": beside["max_ms"], "p99_ms": beside["p99_ms"]}
+
+
+MAINTENANCE_CASES: Final = (
+    Case(
+        "snapshot-save",
+        "backup of 1 GB: duration, and p99 of puts meanwhile",
+        snapshot_save,
+        (Goal("took_s", at_most=1.0), Goal("put_p99_grew", at_most=1.5, own=True)),
+    ),
+    Case(
+        "defragment",
+        "defragmentation of 2 GB half free: longest put meanwhile",
+        defragment,
+        (Goal("max_ms", at_most=50.0, own=True),),
+    ),
+)
