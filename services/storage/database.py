@@ -14,8 +14,10 @@ whole WAL and the next transaction starts the WAL from its beginning: it stays s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -71,6 +73,8 @@ class Database:
         self._written = self._marks()
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
         self._checkpoint: Future[None] | None = None
+        self._still = threading.Lock()  # held while the file must not change: by a checkpoint, or by a copy of it
+        self._copying: set[int] = set()  # threads in `held_still`; a set, as adding to it is one step
         self._checkpoint_index = 0
         self._wal_bytes = 0
         self.size_bytes = 0
@@ -178,7 +182,7 @@ class Database:
     @property
     def checkpoint_is_due(self) -> bool:
         """Whether the WAL holds so much that it should be taken into the database."""
-        return self._checkpoint is None and self._wal_bytes > CHECKPOINT_WAL_BYTES
+        return self._checkpoint is None and self._wal_bytes > CHECKPOINT_WAL_BYTES and not self._copying
 
     def note_written(self, size: int) -> None:
         """Count what a transaction adds to the WAL; its file cannot tell, as it keeps its size when begun anew."""
@@ -189,7 +193,7 @@ class Database:
         assert self._checkpoint is None, "one checkpoint at a time"
         self._checkpoint_index = self._written[0]
         self._wal_bytes = 0
-        self._checkpoint = self._checkpointer.submit(_checkpoint, self.path)
+        self._checkpoint = self._checkpointer.submit(self._run_checkpoint)
 
     def finish_checkpoint(self) -> bool:
         """Take note of a checkpoint that is done; False when there is none, or the disk is too full for it."""
@@ -210,6 +214,28 @@ class Database:
         if self._checkpoint is not None:
             self._checkpoint.exception()
             self.finish_checkpoint()
+
+    @property
+    def is_held_still(self) -> bool:
+        """Whether no checkpoint should begin."""
+        return bool(self._copying)
+
+    def _run_checkpoint(self) -> None:
+        with self._still:
+            checkpoint(self.path)
+
+    @contextmanager
+    def held_still(self) -> Iterator[bool]:
+        """Have the file hold what is committed now, and keep it as it is; for threads other than the loop's.
+
+        Commits go on, they only write to the WAL. False when a read under way keeps something out of the file.
+        """
+        self._copying.add(threading.get_ident())
+        try:
+            with self._still:
+                yield checkpoint(self.path)
+        finally:
+            self._copying.discard(threading.get_ident())
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -236,10 +262,12 @@ def read_blobs(connection: sqlite3.Connection, records: Iterable[int]) -> dict[i
     return dict(connection.execute(_BLOBS, (f"[{','.join(map(str, records))}]",)))
 
 
-def _checkpoint(path: Path) -> None:
+def checkpoint(path: Path) -> bool:
+    """Take the WAL into the file, synced; False when a read under way still needs a part of it."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        _busy, frames, taken = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return bool(frames == taken)
     finally:
         connection.close()

@@ -306,8 +306,8 @@ class Questions:
 
     def snapshot(self, _body: bytes) -> Deferred:
         """Snapshot: the path of a file that holds everything, for the api worker that asks."""
-        path = self._store.database.path
-        return Deferred(Task(max(0, self._store.compact_revision), lambda: bytes(snapshot.export(path))))
+        database = self._store.database
+        return Deferred(Task(max(0, self._store.compact_revision), lambda: bytes(snapshot.export(database))))
 
     def hash(self, _body: bytes) -> Deferred:
         """Hash: over everything in the history table."""

@@ -269,6 +269,7 @@ class Service:
         return (
             now - self._checkpointed > CHECKPOINT_SECONDS
             and not database.checkpoint_is_running
+            and not database.is_held_still
             and database.durable_index < database.marks.applied_index
             and not self._dirty_since
         )

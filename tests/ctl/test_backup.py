@@ -52,7 +52,7 @@ def backup(tmp_path: Path) -> Path:
     auth.authenticate(TokenGrant("root", "letters", auth.revision), 1, 1_000_000)
     member.state.alarms.activate(5, rpc_pb2.NOSPACE)
     member.state.commit()
-    path = signed(snapshot.export(member.path), tmp_path / "backup.db")
+    path = signed(snapshot.export(member.state.database), tmp_path / "backup.db")
     member.close()
     return path
 

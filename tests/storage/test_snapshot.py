@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -81,15 +82,43 @@ def test_an_image_of_another_index_is_refused(member: Member) -> None:
 
 
 def test_an_export_is_a_file_of_its_own_with_everything_committed(member: Member) -> None:
-    export = snapshot.export(member.path)
-    assert export != snapshot.export(member.path)
+    export = snapshot.export(member.state.database)
+    assert export != snapshot.export(member.state.database)
     snapshot.check(export, 300)
     assert export.stat().st_size % 512 == 0
+    assert not export.with_name(f"{export.name}-wal").exists()
+    member.close()
+
+
+def test_an_export_beside_a_long_read_holds_what_was_committed_since(member: Member) -> None:
+    with closing(schema.open_reader(member.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM history").fetchone()
+        member.put(b"new", b"1")
+        member.state.commit()
+        with member.state.database.held_still() as is_whole:
+            assert not is_whole
+        snapshot.check(snapshot.export(member.state.database), 301)
+    member.close()
+
+
+def test_no_checkpoint_begins_while_the_file_is_held_still(member: Member) -> None:
+    database = member.state.database
+    database.note_written(1 << 30)
+    assert database.checkpoint_is_due
+    with database.held_still() as is_whole:
+        assert is_whole
+        assert not database.checkpoint_is_due
+        size = member.path.stat().st_mtime_ns
+        member.put(b"new", b"1")
+        member.state.commit()
+        assert size == member.path.stat().st_mtime_ns
+    assert database.checkpoint_is_due
     member.close()
 
 
 def test_exports_that_nobody_took_are_deleted(member: Member) -> None:
-    export = snapshot.export(member.path)
+    export = snapshot.export(member.state.database)
     snapshot.drop_exports(member.path, older_seconds=60)
     assert export.exists()
     snapshot.drop_exports(member.path)
