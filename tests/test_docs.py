@@ -72,3 +72,16 @@ def test_the_compose_files_give_settings_that_make_sense(node: str) -> None:
         urls += [url for members in config.initial_members.values() for url in members]
         assert {url.partition("://")[0] for url in urls} == {scheme}
         assert config.initial_members[node] == list(config.initial_advertise_peer_urls)
+
+
+def test_the_tls_part_of_a_configuration_file_says_the_same_as_the_flags(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(client-transport-security:.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (tmp_path / "conf.yml").write_text(block)
+    (command,) = re.findall(r"^```sh\nquorate (--name m1 .*?)```", text, re.DOTALL | re.MULTILINE)
+    by_file = settings.gather(parse_arguments([f"--config-file={tmp_path}/conf.yml"]), {}).config()
+    by_flags = settings.gather(parse_arguments(command.replace("\\\n", " ").split()), {}).config()
+    for name in ("cert_file", "key_file", "client_cert_auth", "trusted_ca_file"):
+        for setting in (name, f"peer_{name}"):
+            assert getattr(by_file, setting) == getattr(by_flags, setting), setting
+            assert getattr(by_file, setting)

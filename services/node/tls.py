@@ -17,9 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from quorate.node import certificates, flags
+from quorate.node import certificates, flags, logs
 from quorate.node.cipher_suites import CIPHER_SUITES
 from quorate.node.config import Config
+from quorate.node.tls_failures import explain
+
+log = logs.named("tls")
 
 CLIENT_ALPN: Final = ["http/1.1", "h2"]  # gRPC clients offer h2 alone; browsers and curl get HTTP/1.1
 
@@ -160,24 +163,34 @@ class _Current:
 
     def __init__(self, make: Callable[[], ssl.SSLContext], paths: list[str]) -> None:
         self._make = make
-        self._paths = paths
+        self._paths = [Path(path) for path in paths]
         self._stamp = self._stamps()
         self._context = make()
 
     def context(self) -> ssl.SSLContext:
-        """The context for the files as they are; the last good one while they cannot be read (a rotation under way)."""
-        try:
-            stamp = self._stamps()
-            if stamp != self._stamp:
+        """For the files as they are; the last good one while they are of no use, which the log says once."""
+        stamp = self._stamps()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
                 self._context = self._make()
-                self._stamp = stamp
-        except (OSError, ssl.SSLError):
-            pass
+            except (OSError, ValueError) as error:
+                log.warn("keeping the last good certificates", files=[*map(str, self._paths)], error=explain(error))
+            else:
+                log.info("loaded new certificates", files=[*map(str, self._paths)])
         return self._context
 
     def _stamps(self) -> list[tuple[int, int, int]]:
-        states = [Path(path).stat() for path in self._paths]
-        return [(state.st_mtime_ns, state.st_ino, state.st_size) for state in states]
+        return [_stamp(path) for path in self._paths]
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is written or replaced; zeros while there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (state.st_mtime_ns, state.st_ino, state.st_size)
 
 
 def check_peer(files: TlsFiles, connection: Any, address: str | None) -> str:

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -104,6 +106,16 @@ def test_the_peer_port_tells_members_to_who_shows_a_certificate(secured: Secured
     with httpx.Client(verify=secured.authority.dialler(*files[:2])) as client:
         told = client.get(f"https://127.0.0.1:{secured.cluster.nodes[0].peer_port}/members", timeout=20).json()
     assert sorted(member["name"] for member in told) == [node.name for node in secured.cluster.nodes]
+
+
+def test_the_health_check_of_containers_speaks_tls(secured: Secured) -> None:
+    node = secured.cluster.nodes[0]
+    files = ["--cacert", str(secured.authority.ca_file), "--cert", secured.cert, "--key", secured.key]
+    command = [sys.executable, "-m", "quorate.node.check", *files, f"https://{node.endpoint}"]
+    environment = {**os.environ, **node.product.environment}
+    checked = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["health"] == "true"
 
 
 def test_the_figures_say_how_long_certificates_last(secured: Secured) -> None:

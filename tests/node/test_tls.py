@@ -1,5 +1,6 @@
 """TLS by real handshakes in memory: who gets in, who does not, and new files without a restart."""
 
+import logging
 import re
 import ssl
 from datetime import UTC, datetime
@@ -99,14 +100,25 @@ def test_new_certificate_files_serve_the_next_handshake(authority: Authority) ->
     assert before != dialled.getpeercert(True)
 
 
-def test_a_half_written_rotation_keeps_the_last_good_certificate(authority: Authority) -> None:
+def test_a_half_written_rotation_keeps_the_last_good_certificate(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "quorate")
     files = server_files(authority, client_cert_auth=False, trusted_ca_file="")
     context = tls.server_context(files)
     _, dialled = shake(context, authority.dialler())
     before = dialled.getpeercert(True)
+    whole = Path(files.cert_file).read_text()
     Path(files.cert_file).write_text("-----BEGIN")
-    _, dialled = shake(context, authority.dialler())
-    assert before == dialled.getpeercert(True)
+    for _ in range(3):
+        _, dialled = shake(context, authority.dialler())
+        assert before == dialled.getpeercert(True)
+    assert [record.msg for record in caplog.records] == ["keeping the last good certificates"]
+    Path(files.cert_file).unlink()
+    shake(context, authority.dialler())
+    Path(files.cert_file).write_text(whole)
+    shake(context, authority.dialler())
+    assert caplog.records[-1].msg == "loaded new certificates"
 
 
 def test_a_revoked_serial_is_refused(authority: Authority, tmp_path: Path) -> None:
