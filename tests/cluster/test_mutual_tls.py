@@ -13,16 +13,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
 from bench.servers import Node
 from quorate.node.certificates import Issued, Purpose, Subject
-from quorate.proto import rpc_pb2
+from quorate.proto import auth_pb2, rpc_pb2
+from quorate.wire import errors
 from tests.conformance.clients import etcdctls
 from tests.support.authority import DAY, Authority
 from tests.support.cluster import restart_service, wait_until
-from tests.support.rpc import calling
+from tests.support.rpc import calling, refusal
 from tests.support.secure import LOCAL, Secured, issue, secured_cluster
 
 REVOKED = ("revoked", Subject("gone", LOCAL), Purpose.PEER)
@@ -215,3 +217,28 @@ def test_certificates_rotate_under_connections_without_a_restart(secured: Secure
     restart_service(nodes[0], "consensus")  # its new connections to the others are made with the new certificates
     secured.wait_ready(nodes[0])
     assert secured.get(nodes[0], b"k") == b"rotated"
+
+
+def test_a_certificate_names_the_user_over_grpc_and_not_through_the_gateway(secured: Secured) -> None:
+    node = secured.cluster.nodes[1]
+    alice = secured.authority.files("alice", Subject("alice"), Purpose.CLIENT)
+    options = auth_pb2.UserAddOptions(no_password=True)
+    request = rpc_pb2.PutRequest(key=b"k", value=b"v")
+    with calling(node.endpoint, credentials=secured.credentials) as root:
+        for name in ("root", "alice"):
+            root.unary("Auth/UserAdd", rpc_pb2.AuthUserAddRequest(name=name, options=options))
+        root.unary("Auth/RoleAdd", rpc_pb2.AuthRoleAddRequest(name="root"))
+        root.unary("Auth/UserGrantRole", rpc_pb2.AuthUserGrantRoleRequest(user="root", role="root"))
+        root.unary("Auth/AuthEnable", rpc_pb2.AuthEnableRequest())
+        try:
+            root.unary("KV/Put", request)
+            credentials = secured.authority.credentials(*alice[:2])
+            with calling(node.endpoint, credentials=credentials) as caller, pytest.raises(grpc.RpcError) as caught:
+                caller.unary("KV/Put", request)
+            assert refusal(caught.value) == ("PERMISSION_DENIED", errors.PERMISSION_DENIED.text)
+            with httpx.Client(verify=secured.context) as client:
+                answer = client.post(f"https://{node.endpoint}/v3/kv/range", json={"key": "aw=="}, timeout=20)
+                assert (answer.status_code, "will be ignored" in answer.text) == (400, True)
+                assert client.get(f"https://{node.endpoint}/health", timeout=20).json()["health"] == "true"
+        finally:
+            root.unary("Auth/AuthDisable", rpc_pb2.AuthDisableRequest())
