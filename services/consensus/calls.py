@@ -130,7 +130,7 @@ class Calls:
             case ClusterOp.VERSION:
                 answer(rpc.DowngradeResponse(version=self._driver.membership.cluster_version))
             case ClusterOp.DOWNGRADE:
-                self._downgrade(rpc.DowngradeRequest.FromString(body))
+                answer(self._downgrade(rpc.DowngradeRequest.FromString(body)))
             case _:
                 self._change(op, body, answer)
 
@@ -170,14 +170,18 @@ class Calls:
             errors=[errors.NO_LEADER.text] if core.leader_id == NOBODY else [],
         )
 
-    def _downgrade(self, request: rpc.DowngradeRequest) -> None:
+    def _downgrade(self, request: rpc.DowngradeRequest) -> rpc.DowngradeResponse:
+        """There is no older version to go to. To cancel what was not begun is no error, as in etcd."""
         actions = rpc.DowngradeRequest.DowngradeAction
+        version = self._driver.membership.cluster_version
         if request.action == actions.CANCEL:
-            raise CallFailed(errors.NO_INFLIGHT_DOWNGRADE)
+            return rpc.DowngradeResponse(header=self.header(), version=".".join(version.split(".")[:2]))
+        if request.action not in actions.values():
+            raise CallFailed(errors.UNKNOWN_METHOD)
         parts = request.version.split(".")
         if len(parts) < 2 or not all(part.isdigit() for part in parts):
             raise CallFailed(errors.WRONG_DOWNGRADE_VERSION_FORMAT)
-        if not self._driver.membership.cluster_version:
+        if not version:
             raise CallFailed(errors.CLUSTER_VERSION_UNAVAILABLE)
         raise CallFailed(errors.INVALID_DOWNGRADE_TARGET_VERSION)
 

@@ -3,11 +3,14 @@
 import sqlite3
 from contextlib import closing
 
+import grpc
+
 from bench.servers import Node
 from quorate.proto import rpc_pb2
+from quorate.wire import errors
 from tests.cluster.writing import put
 from tests.support.cluster import quorate_cluster, wait_until
-from tests.support.rpc import calling
+from tests.support.rpc import calling, refusal
 
 
 def test_a_member_whose_value_was_changed_on_disk_is_found_and_named() -> None:
@@ -45,3 +48,19 @@ def alarms(node: Node) -> set[tuple[int, int]]:
     with calling(node.endpoint) as caller:
         answer = caller.unary("Maintenance/Alarm", rpc_pb2.AlarmRequest())
     return {(alarm.memberID, alarm.alarm) for alarm in answer.alarms}
+
+
+def test_downgrades_are_refused_and_to_cancel_none_is_no_error() -> None:
+    actions = rpc_pb2.DowngradeRequest.DowngradeAction
+    with quorate_cluster() as cluster, calling(cluster.nodes[0].endpoint) as caller:
+
+        def ask(action: rpc_pb2.DowngradeRequest.DowngradeAction.ValueType, version: str = "") -> str:
+            request = rpc_pb2.DowngradeRequest(action=action, version=version)
+            try:
+                return str(caller.unary("Maintenance/Downgrade", request).version)
+            except grpc.RpcError as error:
+                return refusal(error)[1]
+
+        wait_until(lambda: ask(actions.CANCEL) == "3.6", "the cluster version is decided")
+        assert ask(actions.VALIDATE, "old") == errors.WRONG_DOWNGRADE_VERSION_FORMAT.text
+        assert ask(actions.ENABLE, "3.4.0") == errors.INVALID_DOWNGRADE_TARGET_VERSION.text

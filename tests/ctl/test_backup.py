@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from bench import servers
 from quorate.consensus import bootstrap
 from quorate.consensus.membership import Member as ClusterMember
 from quorate.ctl.quorateutl import main
@@ -19,6 +21,7 @@ from quorate.storage import snapshot
 from quorate.wire.identity import TokenGrant
 from quorate.wire.messages import Op
 from tests.storage.member import Member
+from tests.support.rpc import calling
 
 ETCD_SNAPSHOT = Path(__file__).parent / "data" / "etcd-3.4-snapshot.db.gz"
 THREE = "a=http://127.0.0.1:1,b=http://127.0.0.1:2,c=http://127.0.0.1:3"
@@ -264,4 +267,45 @@ def test_an_etcd_snapshot_becomes_a_member_with_the_same_history(etcd_snapshot: 
     assert 3 == member.range(b"key4").kvs[0].version
     member.compact(34, physical=True)
     assert 30 == member.range(b"\0", b"\0", count_only=True).count
+    member.close()
+
+
+def test_the_history_of_a_real_etcd_has_the_same_hash_before_and_after(tmp_path: Path) -> None:
+    try:
+        product = servers.etcd()
+    except servers.NotInstalledError as missing:
+        pytest.skip(str(missing))
+    dice = random.Random(4)
+    with servers.running(product, 1) as cluster, calling(cluster.endpoints[0]) as etcd:
+        etcd.unary("Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(ID=77, TTL=5000))
+        for number in range(200):
+            key = b"k%d" % dice.randrange(20)
+            match dice.randrange(4):
+                case 0:
+                    etcd.unary("KV/DeleteRange", rpc_pb2.DeleteRangeRequest(key=key, range_end=key + b"5"))
+                case 1:
+                    txn = rpc_pb2.TxnRequest()
+                    for name in (b"t1", b"t2", key):
+                        txn.success.add().request_put.key = name
+                    etcd.unary("KV/Txn", txn)
+                case _:
+                    lease = 77 if number % 7 == 0 else 0
+                    etcd.unary("KV/Put", rpc_pb2.PutRequest(key=key, value=b"%d" % number, lease=lease))
+        revision = etcd.unary("KV/Put", rpc_pb2.PutRequest(key=b"middle")).header.revision
+        for number in range(20):
+            etcd.unary("KV/Put", rpc_pb2.PutRequest(key=b"k%d" % number, value=b"late"))
+        etcd.unary("KV/Compact", rpc_pb2.CompactionRequest(revision=revision, physical=True))
+        told = etcd.unary("Maintenance/HashKV", rpc_pb2.HashKVRequest())
+        alive = etcd.unary("KV/Range", rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"))
+        answers = etcd.stream("Maintenance/Snapshot", [rpc_pb2.SnapshotRequest()])
+        file = tmp_path / "etcd.db"
+        file.write_bytes(b"".join(answer.blob for answer in answers))
+    shown = f"{told.hash}, {told.header.revision}, {told.compact_revision}\n"
+    assert shown == utl("hashkv", file).output
+    config = restored(file, tmp_path / "new")
+    assert shown == utl("hashkv", config.database_path).output
+    member = opened(config)
+    assert list(alive.kvs) == list(member.range(b"\0", b"\0").kvs)
+    leased = {kv.key for kv in alive.kvs if kv.lease}
+    assert leased == member.state.lessor.leases[77].keys
     member.close()
