@@ -136,7 +136,7 @@ class Encrypted(asyncio.Transport, asyncio.Protocol):
         self._tell(cause)
         self._closing = True
         self._end_handshake()
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         self._flush()  # the alert, if OpenSSL made one
         if linger:  # closed at once, what the client is still sending would make the kernel discard the alert
@@ -219,7 +219,7 @@ class Encrypted(asyncio.Transport, asyncio.Protocol):
             self.close()
 
     def _flush(self) -> None:
-        if self._outgoing.pending and self._transport is not None:
+        if self._outgoing.pending and self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._outgoing.read())
 
     # --- the transport of the application ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,14 @@ def engine_answers() -> bool:
 class Composed:
     """The cluster of the compose file, under a project name and on ports of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *files: str) -> None:
+        self._files = [word for file in files for word in ("--file", file)]
         self.ports = [free_port() for _ in range(3)]
         self._project = f"quorate-test-{self.ports[0]}"
         self._environment = os.environ | {f"NODE{number}_PORT": str(port) for number, port in enumerate(self.ports, 1)}
 
     def compose(self, *words: str, seconds_max: int = START_S_MAX) -> str:
-        command = ["docker", "compose", "--project-name", self._project, *words]
+        command = ["docker", "compose", *self._files, "--project-name", self._project, *words]
         done = subprocess.run(
             command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=seconds_max, check=False
         )
@@ -48,10 +50,17 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Composed]:
-    """The three containers, up and healthy; gone afterwards with their volumes."""
+    """The three containers."""
+    with running() as composed:
+        yield composed
+
+
+@contextmanager
+def running(*files: str) -> Iterator[Composed]:
+    """The containers, up and healthy; gone afterwards with their volumes."""
     if not engine_answers():
         pytest.skip("no Docker engine answers")
-    composed = Composed()
+    composed = Composed(*files)
     composed.compose("build", seconds_max=BUILD_S_MAX)
     try:
         composed.compose("up", "--detach", "--wait")
@@ -88,3 +97,15 @@ def test_data_survives_new_containers(cluster: Composed) -> None:
     call(cluster.ports[0], "/v3/kv/put", {"key": "a2VwdA==", "value": "MQ=="})
     cluster.compose("up", "--detach", "--wait", "--force-recreate")
     assert call(cluster.ports[1], "/v3/kv/range", {"key": "a2VwdA=="})["count"] == "1"
+
+
+@pytest.mark.timeout(BUILD_S_MAX + START_S_MAX)
+def test_with_the_tls_file_everybody_shows_a_certificate() -> None:
+    with running("docker-compose.yml", "docker-compose.tls.yml") as composed:
+        check = ["python", "-m", "quorate.node.check", "--cacert", "/certificates/ca.pem"]
+        shown = ["--cert", "/certificates/root.pem", "--key", "/certificates/root-key.pem"]
+        for node in ("node1", "node2", "node3"):
+            answer = composed.compose("exec", node, *check, *shown, "https://127.0.0.1:2379")
+            assert json.loads(answer)["health"] == "true"
+        with pytest.raises(AssertionError, match=r"(?i)certificate"):
+            composed.compose("exec", "node1", *check, "https://127.0.0.1:2379")
