@@ -89,15 +89,26 @@ def test_leases_that_can_not_be_are_refused(caller: Caller) -> None:
     assert refused(lambda: put(caller, b"a", 78)) == worded(errors.LEASE_NOT_FOUND)
 
 
-@pytest.mark.parametrize("ttl", [-5, 0, 1])
+@pytest.mark.parametrize("ttl", [-(1 << 63), -5, 0, 1])
 def test_a_short_ttl_is_raised_to_the_minimum(caller: Caller, ttl: int) -> None:
     granted = caller.unary("Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=ttl))
     assert (granted.TTL, granted.error, granted.ID > 0) == (2, "", True)
 
 
-def test_an_id_may_be_negative(caller: Caller) -> None:
-    assert grant(caller, lease_id=-3) == -3
-    assert caller.unary("Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveRequest(ID=-3)).grantedTTL == TTL_S
+@pytest.mark.parametrize("lease", [-3, -(1 << 63), (1 << 63) - 1])
+def test_an_id_may_be_negative_or_huge(caller: Caller, lease: int) -> None:
+    assert grant(caller, lease_id=lease) == lease
+    put(caller, b"of/%d" % lease, lease)
+    left = caller.unary("Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=True))
+    assert (left.ID, left.grantedTTL, list(left.keys)) == (lease, TTL_S, [b"of/%d" % lease])
+    assert lease in [one.ID for one in caller.unary("Lease/LeaseLeases", rpc_pb2.LeaseLeasesRequest()).leases]
+    caller.unary("Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=lease))
+    assert keys_of(caller, b"of/%d" % lease) == []
+
+
+@pytest.mark.parametrize("ttl", [9_000_000_001, (1 << 63) - 1])
+def test_a_ttl_that_is_too_large_is_refused(caller: Caller, ttl: int) -> None:
+    assert refused(lambda: grant(caller, ttl=ttl)) == worded(errors.LEASE_TTL_TOO_LARGE)
 
 
 def test_ids_that_are_not_chosen_are_made_of_the_member_and_grow(caller: Caller) -> None:

@@ -140,8 +140,8 @@ def test_pausing_a_process_costs_no_watcher_a_change(cluster: Cluster, service: 
     node = cluster.nodes[0]
     with calling(node.endpoint) as caller:
         first = revision_of(caller) + 1
-    with watchers(node.endpoint, 20, first) as streams:
-        wait_until(lambda: all(stream.created == 20 for stream in streams), "the watchers are created")
+    with watchers(node.endpoint, 100, first) as streams:
+        wait_until(lambda: all(stream.created == 100 for stream in streams), "1,000 watchers are created")
         with Writer(node.endpoint) as writer:
             writer.wait_for(50)
             with paused(node, service):
