@@ -29,7 +29,7 @@ test: $(DEVELOPED) ## run all tests; TESTS=tests/node runs a part
 	$(BIN)/python -m pytest $(TESTS)
 
 clients: $(DEVELOPED) ## drive other people's clients at length, also through failures; Patroni needs root
-	QUORATE_CLIENTS=1 $(BIN)/python -m pytest -rs $(foreach name,etcd3gw npm patroni pypi templates,tests/conformance/test_$(name).py)
+	QUORATE_CLIENTS=1 $(BIN)/python -m pytest -rs $(foreach name,certificates etcd3gw npm patroni pypi templates,tests/conformance/test_$(name).py)
 
 bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
 	$(BIN)/python -m bench $(BENCH)

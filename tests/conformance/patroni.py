@@ -28,6 +28,7 @@ from bench import servers
 
 USER: Final = "postgres"
 SCOPE: Final = "conformance"
+IDNA: Final = Path("/usr/lib/python3/dist-packages/idna")  # Debian's urllib3 only recommends it, and needs it for TLS
 PASSWORD: Final = "secret"
 STOPPED_WITHIN_S: Final = 30.0
 LOG_TAIL_BYTES: Final = 6_000

@@ -1,25 +1,15 @@
 """npm's etcd3, unmodified, over Node's own HTTP/2 (grpc-js): the same outcome with Quorate and with real etcd."""
 
-import fcntl
-import hashlib
 import os
-import shutil
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from bench import servers
-from tests.conformance import programs
+from tests.conformance import npm
 from tests.conformance.clients import EVERYTHING, etcdctls, long
 from tests.support.cluster import quorate_cluster
-
-HERE: Final = Path(__file__).parent / "npm"
-INSTALLED_WITHIN_S: Final = 100.0
-Run = Callable[..., AbstractContextManager[programs.Program]]
 
 EXPECTED: Final[dict[str, Any]] = {
     "kv": {
@@ -74,57 +64,18 @@ def product(product: servers.Product) -> servers.Product:
     return product
 
 
-@pytest.fixture(scope="module")
-def run() -> Run:
-    """Starts a scenario against endpoints."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("no Node.js found: install node and npm")
-    modules = installed()
-
-    def start(scenario: str, endpoints: list[str]) -> AbstractContextManager[programs.Program]:
-        return programs.running(["node", str(HERE / "scenarios.js"), scenario, *endpoints], {"NODE_PATH": str(modules)})
-
-    return start
-
-
-def installed() -> Path:
-    """The client and what it needs, installed once per list of versions outside the sources."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quorate-tests"
-    lock = (HERE / "package-lock.json").read_bytes()
-    directory = cache / f"npm-{hashlib.sha256(lock).hexdigest()[:12]}"
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)
-        if not (directory / "installed").exists():
-            install(directory)
-    return directory / "node_modules"
-
-
-def install(directory: Path) -> None:
-    """Fetch exactly the versions of the lock file; no package may run anything meanwhile."""
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / name, directory)
-    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    try:
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=INSTALLED_WITHIN_S)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failed:
-        said = (failed.stderr or b"").decode(errors="replace").strip()
-        pytest.skip(f"npm's registry gives no etcd3: {said[-200:] or failed}")
-    (directory / "installed").touch()
-
-
 @pytest.mark.parametrize("scenario", EXPECTED)
-def test_outcome_is_etcds(run: Run, node: servers.Node, scenario: str) -> None:
-    with run(scenario, [node.endpoint]) as program:
+def test_outcome_is_etcds(node: servers.Node, scenario: str) -> None:
+    with npm.run(scenario, [node.endpoint]) as program:
         assert EXPECTED[scenario] == program.next()
 
 
-def test_cluster_and_status(run: Run, node: servers.Node) -> None:
-    with run("cluster", [node.endpoint]) as program:
+def test_cluster_and_status(node: servers.Node) -> None:
+    with npm.run("cluster", [node.endpoint]) as program:
         assert {"members": [[f"http://{node.endpoint}"]], "leads": True, "version": "3"} == program.next()
 
 
-def test_its_candidates_queue_behind_those_of_etcdctl(run: Run, node: servers.Node) -> None:
+def test_its_candidates_queue_behind_those_of_etcdctl(node: servers.Node) -> None:
     if not etcdctls():
         pytest.skip("no etcdctl found: install Debian's etcd-client")
     etcdctl = next(iter(etcdctls().values()))
@@ -133,7 +84,7 @@ def test_its_candidates_queue_behind_those_of_etcdctl(run: Run, node: servers.No
         try:
             assert first.stdout is not None
             assert first.stdout.readline().startswith(b"election/mixed/")
-            with run("candidate", [node.endpoint]) as second:
+            with npm.run("candidate", [node.endpoint]) as second:
                 assert "waiting" == second.next()
                 first.terminate()
                 assert "elected" == second.next()
@@ -144,8 +95,8 @@ def test_its_candidates_queue_behind_those_of_etcdctl(run: Run, node: servers.No
 
 
 @long
-def test_puts_and_watch_go_on_when_a_node_dies(run: Run) -> None:
-    with quorate_cluster(3) as cluster, run("relay", cluster.endpoints) as program:
+def test_puts_and_watch_go_on_when_a_node_dies() -> None:
+    with quorate_cluster(3) as cluster, npm.run("relay", cluster.endpoints) as program:
         assert "ready" == program.next()
         words = [f"word{number}" for number in range(6)]
         for number, word in enumerate(words):

@@ -3,8 +3,10 @@
 Takes more than a minute, most of which is PostgreSQL; hence only `make clients` runs it.
 """
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -16,6 +18,7 @@ from quorate.proto import rpc_pb2 as rpc
 from tests.conformance import patroni
 from tests.conformance.clients import long
 from tests.support.cluster import quorate_cluster, wait_until
+from tests.support.secure import secured_cluster
 
 TTL_S: Final = 10
 LOOP_WAIT_S: Final = 2
@@ -96,6 +99,24 @@ def test_patroni_goes_on_while_any_one_quorate_node_is_dead_and_with_auth(cluste
         assert [True, True, 1] == [first.is_leader(), second.is_replica(), timeline]
         kill_and_wait_for_promotion(first, second)
         assert ["before", *(node.name for node in cluster.nodes)] == second.words()
+
+
+@pytest.mark.skipif(not patroni.IDNA.exists(), reason="Debian's urllib3 lacks idna: `apt-get install python3-idna`")
+def test_patroni_shows_its_certificate(directory_for_all: Path) -> None:
+    with secured_cluster(directory_for_all, 3) as secured:
+        Path(secured.key).chmod(0o644)
+        files = {"cacert": str(secured.authority.ca_file), "cert": secured.cert, "key": secured.key}
+        with replicating_pair(secured.cluster, protocol="https", **files) as (first, second):
+            kill_and_wait_for_promotion(first, second)
+            assert ["before"] == second.words()
+
+
+@pytest.fixture
+def directory_for_all() -> Iterator[Path]:
+    """A directory that the user postgres can enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="certificates-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def grant_patroni(cluster: servers.Cluster) -> None:

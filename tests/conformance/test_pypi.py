@@ -1,20 +1,15 @@
 """PyPI's aetcd and etcd3, unmodified, over gRPC: the same outcome with Quorate and with real etcd."""
 
-import importlib.util
 import os
 import subprocess
-import sys
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from bench import servers
-from tests.conformance import programs
+from tests.conformance import pypi
 from tests.conformance.clients import etcdctls
 
-HERE: Final = Path(__file__).parent / "pypi"
 LIBRARIES: Final = ("aetcd", "etcd3")
 EXPECTED: Final[dict[str, Any]] = {
     "kv": [["two", "one"], True, False, ["a/2", "a/3"]],
@@ -30,18 +25,10 @@ EXPECTED: Final[dict[str, Any]] = {
 }
 
 
-def run(library: str, scenario: str, node: servers.Node) -> AbstractContextManager[programs.Program]:
-    """The program of a library; etcd3's generated code is so old that only protobuf's Python part takes it."""
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"no {library} found: `pip install {library}`")
-    command = [sys.executable, str(HERE / f"{library}_scenarios.py"), scenario, node.endpoint]
-    return programs.running(command, {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if library == "etcd3" else {})
-
-
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("scenario", EXPECTED)
 def test_outcome_is_etcds(node: servers.Node, library: str, scenario: str) -> None:
-    with run(library, scenario, node) as program:
+    with pypi.run(library, scenario, node.endpoint) as program:
         assert EXPECTED[scenario] == program.next()
 
 
@@ -54,7 +41,7 @@ def test_its_lock_and_that_of_etcdctl_leave_each_other_alone(node: servers.Node)
         try:
             assert first.stdout is not None
             assert first.stdout.readline().startswith(b"/locks/mixed/")
-            with run("etcd3", "beside_etcdctl", node) as second:
+            with pypi.run("etcd3", "beside_etcdctl", node.endpoint) as second:
                 assert second.next() is True
                 second.tell("go on")
                 assert ["/locks", "/locks/mixed"] == second.next()

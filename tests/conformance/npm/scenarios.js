@@ -1,6 +1,9 @@
 // What npm's etcd3 sees of a cluster: node scenarios.js SCENARIO ENDPOINT... prints one line of JSON.
 // A scenario that talks with the test prints further lines before it and reads lines from its input.
 
+// TLS_CA, TLS_CERT and TLS_KEY in the environment name the files for TLS.
+
+const { readFileSync } = require('node:fs');
 const readline = require('node:readline');
 const { once } = require('node:events');
 const { Etcd3, EtcdLockFailedError, Range } = require('etcd3');
@@ -223,7 +226,11 @@ const scenarios = {
 async function main([scenario, ...endpoints]) {
   const input = readline.createInterface({ input: process.stdin });
   lines = input[Symbol.asyncIterator]();
-  const client = new Etcd3({ hosts: endpoints });
+  const file = name => readFileSync(process.env[name]);
+  const credentials = process.env.TLS_CA
+    ? { rootCertificate: file('TLS_CA'), certChain: file('TLS_CERT'), privateKey: file('TLS_KEY') }
+    : undefined;
+  const client = new Etcd3({ hosts: endpoints, credentials });
   const outcome = JSON.stringify(await scenarios[scenario](client, endpoints));
   client.close();
   process.stdout.write(`${outcome}\n`, () => process.exit(0)); // a revoked lease of this client may leave its timer running

@@ -1,6 +1,10 @@
-"""What PyPI's etcd3 (python-etcd3) sees of a node: `python etcd3_scenarios.py SCENARIO HOST:PORT` prints JSON."""
+"""What PyPI's etcd3 (python-etcd3) sees of a node: `python etcd3_scenarios.py SCENARIO HOST:PORT` prints JSON.
+
+TLS_CA, TLS_CERT and TLS_KEY in the environment name the files for TLS.
+"""
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -73,7 +77,9 @@ def beside_etcdctl(client: etcd3.Etcd3Client) -> Any:
 
 def main(scenario: str, endpoint: str) -> None:
     host, _, port = endpoint.rpartition(":")
-    client = etcd3.client(host=host, port=int(port), timeout=30)
+    files = {"ca_cert": "TLS_CA", "cert_cert": "TLS_CERT", "cert_key": "TLS_KEY"}
+    tls = {name: os.environ.get(variable) for name, variable in files.items()}
+    client = etcd3.client(host=host, port=int(port), timeout=30, **tls)
     print(json.dumps(globals()[scenario](client)), flush=True)
     client.close()
 
