@@ -79,6 +79,7 @@ def test_grpc_and_http_share_the_port(authority: Authority) -> None:
                 for _ in range(2):
                     answer = await client.get(f"https://{w.address}/")
                     assert (answer.text, answer.http_version) == ("hello", "HTTP/1.1")
+                    assert answer.headers["scheme"] == "https"
 
     run(scenario)
 
@@ -256,5 +257,53 @@ def test_new_files_serve_new_connections_and_old_ones_stay(authority: Authority)
             authority.files("server", Subject("server", ("localhost", "127.0.0.1")), Purpose.SERVER)
             assert await asyncio.to_thread(serial, w) != before
             assert (await get(one, b"k")).kvs[0].value == b"v"
+
+    run(scenario)
+
+
+def test_a_new_ca_judges_the_next_client(authority: Authority, tmp_path: Path) -> None:
+    successor = Authority(tmp_path, "new")
+    old = authority.files("old", Subject("old"), Purpose.CLIENT)
+    new = successor.files("new", Subject("new"), Purpose.CLIENT)
+
+    async def scenario() -> None:
+        async with worker(tls=mutual(authority)) as w:
+            assert "heard" in await asyncio.to_thread(refusal_of, w, authority.dialler(*old[:2]))
+            trusting = authority.dialler(*new[:2])  # of the server's certificate, which stays
+            assert "unknown ca" in await asyncio.to_thread(refusal_of, w, trusting)
+            authority.ca_file.write_bytes(successor.ca_file.read_bytes())
+            assert "heard" in await asyncio.to_thread(refusal_of, w, trusting)
+
+    run(scenario)
+
+
+def test_a_path_may_have_tls(authority: Authority, tmp_path: Path) -> None:
+    def ask(path: str) -> bytes:
+        plain = socket.socket(socket.AF_UNIX)
+        plain.connect(path)
+        with authority.dialler().wrap_socket(plain, server_hostname="localhost") as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            heard = b""
+            while data := connection.recv(4096):
+                heard += data
+            return heard
+
+    async def scenario() -> None:
+        path = tmp_path / "s"
+        async with worker(url=f"unixs://{path}", tls=make_port(authority)) as w:
+            assert w.address == str(path)
+            assert (await asyncio.to_thread(ask, w.address)).endswith(b"hello")
+
+    run(scenario)
+
+
+def test_a_client_that_does_not_read_stops_being_read(authority: Authority) -> None:
+    async def scenario() -> None:
+        async with worker(tls=make_port(authority)) as w, channel(w, authority) as one:
+            await put(one, b"k", b"v" * 1_000_000)
+            reading = [asyncio.ensure_future(get(one, b"k")) for _ in range(40)]
+            await until(lambda: any(connection.queued_bytes for connection in w.listener.grpc.connections))
+            answers = await asyncio.gather(*reading)
+            assert all(len(answer.kvs[0].value) == 1_000_000 for answer in answers)
 
     run(scenario)

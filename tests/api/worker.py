@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 async def hello_app(scope: Scope, receive: Receive, send: Send) -> None:
     """The smallest ASGI application."""
-    await respond(send, 200, [(b"content-type", b"text/plain")], b"hello")
+    await respond(send, 200, [(b"content-type", b"text/plain"), (b"scheme", scope["scheme"].encode())], b"hello")
 
 
 @dataclass

@@ -142,6 +142,19 @@ def test_members_with_certificates_talk_both_ways(authority: Authority) -> None:
     run(scenario())
 
 
+def test_members_with_certificates_of_their_own_making_talk(tmp_path: Path) -> None:
+    def made(name: str) -> tls.TlsFiles:
+        return tls.peer_side(Config(data_dir=str(tmp_path / name), peer_auto_tls=True))
+
+    async def scenario() -> None:
+        async with connected(made("one"), made("two")) as (one, two):
+            await active(one, two)
+            one.beat(2)
+            await heard_by(two, 1)
+
+    run(scenario())
+
+
 def test_a_member_without_certificates_is_reached_by_one_that_has_them(
     authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:

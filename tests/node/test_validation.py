@@ -160,3 +160,17 @@ def test_changed_setting_without_effect_is_named_with_its_reason() -> None:
     assert unavailable.idle(Config(max_wals=3)) == [
         "--max-wals has no effect: log files are dropped as soon as nobody needs them"
     ]
+
+
+def test_tls_settings_of_plain_urls_are_named_as_ignored() -> None:
+    config = Config(
+        cert_file="c", key_file="k", peer_client_cert_auth=True, listen_client_urls=["https://127.0.0.1:1", URL]
+    )
+    assert validation.ignored_certificates(config) == [
+        (
+            "scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client cert auth for this URL",
+            "peer-url",
+            "http://localhost:2380",
+        ),
+        ("scheme is HTTP while key and cert files are present; ignoring key and cert files", "client-url", URL),
+    ]
