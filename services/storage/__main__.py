@@ -37,6 +37,8 @@ def main(config: Config) -> None:
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
             raise OperatorError(f"the database {config.database_path} is damaged: {error}") from error
+        except DamagedDatabase as error:
+            raise OperatorError(f"{config.database_path}: {error}") from error
         if image is None:
             return
 

@@ -23,6 +23,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+import google_crc32c
+
 from quorate.storage import schema
 from quorate.storage.buckets import Buckets
 
@@ -32,13 +34,16 @@ TRANSACTION_BYTES: Final = 4 * schema.PAGE_BYTES  # in the WAL besides its rows:
 CHECKPOINT_WAL_BYTES: Final = 16 * 1024 * 1024  # above this a checkpoint is due: tens of milliseconds of writing
 PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # above this the loop waits for a running checkpoint
 
-_INSERT: Final = "INSERT INTO history VALUES (?, ?, ?, ?)"
+_INSERT: Final = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
 _UPDATE_STATE: Final = (
     "UPDATE state SET applied_index = ?, applied_term = ?, revision = ?,"
     " scheduled_compact_revision = ?, finished_compact_revision = ?"
 )
-_BLOB: Final = "SELECT kv FROM history WHERE id = ?"
-_BLOBS: Final = "SELECT h.id, h.kv FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
+_BLOB: Final = "SELECT kv, crc FROM history WHERE id = ?"
+_BLOBS: Final = "SELECT h.id, h.kv, h.crc FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
+
+
+checksum: Final = google_crc32c.value
 
 
 class DiskFull(Exception):  # noqa: N818 - it names the finding
@@ -103,7 +108,10 @@ class Database:
         """Put the pending rows into the open transaction, where this connection can read them."""
         if self._inserted < len(self.pending):
             self._begin()
-            self.connection.executemany(_INSERT, self.pending[self._inserted :])
+            rows = self.pending[self._inserted :]
+            self.connection.executemany(
+                _INSERT, [(record, previous, checksum(blob), key, blob) for record, previous, key, blob in rows]
+            )
             self._inserted = len(self.pending)
 
     def commit(self) -> None:
@@ -242,7 +250,12 @@ class Database:
     def blob(self, record: int) -> bytes | None:
         """The blob of a record that is in the database, None when compaction has dropped it."""
         row = self.connection.execute(_BLOB, (record,)).fetchone()
-        return row[0] if row else None
+        if row is None:
+            return None
+        blob: bytes = row[0]
+        if checksum(blob) != row[1]:
+            raise damaged(record)
+        return blob
 
     def blobs(self, records: Iterable[int]) -> dict[int, bytes]:
         """The blobs of many records."""
@@ -259,7 +272,25 @@ class Database:
 
 def read_blobs(connection: sqlite3.Connection, records: Iterable[int]) -> dict[int, bytes]:
     """Blobs by record id in one statement: SQLite walks the list, not Python."""
-    return dict(connection.execute(_BLOBS, (f"[{','.join(map(str, records))}]",)))
+    blobs: dict[int, bytes] = {}
+    for record, blob, crc in connection.execute(_BLOBS, (f"[{','.join(map(str, records))}]",)):
+        if checksum(blob) != crc:
+            raise damaged(record)
+        blobs[record] = blob
+    return blobs
+
+
+def checked(rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> Iterator[Row]:
+    """Rows as they stand in the table, without their checksums; DamagedDatabase for one that is damaged."""
+    for record, previous, crc, key, blob in rows:
+        if checksum(blob) != crc:
+            raise damaged(record)
+        yield record, previous, key, blob
+
+
+def damaged(record: int) -> schema.DamagedDatabase:
+    """What was read of a record is not what was written."""
+    return schema.DamagedDatabase(f"the database is damaged: the value of record {record:x} is not what was written")
 
 
 def checkpoint(path: Path) -> bool:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from quorate.storage import schema
-from quorate.storage.database import Row, read_blobs
+from quorate.storage.database import Row, checked, read_blobs
 from quorate.storage.events import event_parts
 from quorate.storage.index import OPEN_END
 from quorate.storage.mvcc import Store
@@ -35,9 +35,9 @@ WITH RECURSIVE walk (id, prev) AS (
 SELECT id FROM walk WHERE id >= ?2 LIMIT ?3
 """
 _ROWS: Final = (
-    "SELECT h.id, h.prev, h.key, h.kv FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
+    "SELECT h.id, h.prev, h.crc, h.key, h.kv FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
 )
-_SCAN: Final = "SELECT id, prev, key, kv FROM history WHERE id >= ? AND id < ?"
+_SCAN: Final = "SELECT id, prev, crc, key, kv FROM history WHERE id >= ? AND id < ?"
 
 
 class History:
@@ -97,7 +97,7 @@ class History:
         for _ in range(SCAN_WINDOWS_MAX):
             end = min(start + SCAN_REVISIONS, self._last + 1)
             found = connection.execute(f"{statement} ORDER BY id", (start << MAIN_SHIFT, end << MAIN_SHIFT, *keys))
-            rows, cut = _whole_revisions(found, question)
+            rows, cut = _whole_revisions(checked(found), question)
             found.close()
             if rows or end > self._last:
                 return rows, cut or end - 1
@@ -132,8 +132,8 @@ def _walked(connection: sqlite3.Connection, newest: list[int], low: int) -> list
 def _read_rows(connection: sqlite3.Connection, records: list[int]) -> Iterator[Row]:
     for start in range(0, len(records), 100):
         piece = records[start : start + 100]
-        found: list[Row] = connection.execute(_ROWS, (f"[{','.join(map(str, piece))}]",)).fetchall()
-        yield from sorted(found)
+        found = connection.execute(_ROWS, (f"[{','.join(map(str, piece))}]",)).fetchall()
+        yield from checked(sorted(found))
 
 
 def _whole_revisions(rows: Iterable[Row], question: HistoryRead) -> tuple[list[Row], int]:

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import google_crc32c
+
 from quorate.proto import auth_pb2, kv_pb2, rpc_pb2
 from quorate.storage import schema
 from quorate.storage.records import BLOB_TAG, message_field, tombstone_blob
 from quorate.wire.messages import record_id
 
 ROWS_AT_ONCE: Final = 1000
-_INSERT: Final = "INSERT INTO history VALUES (?, ?, ?, ?)"
+_INSERT: Final = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
 
 
 class Record(NamedTuple):
@@ -70,7 +72,7 @@ def _write_history(
 ) -> tuple[dict[bytes, int], dict[bytes, int], int]:
     newest: dict[bytes, int] = {}
     lease_of: dict[bytes, int] = {}
-    rows: list[tuple[int, int, bytes, bytes]] = []
+    rows: list[tuple[int, int, int, bytes, bytes]] = []
     main = 0
     for main, sub, is_tombstone, key_value in records:
         pair = kv_pb2.KeyValue.FromString(key_value)
@@ -79,7 +81,7 @@ def _write_history(
             continue  # etcd's mark of a revision that was raised by hand
         record = record_id(main, sub, is_tombstone)
         blob = tombstone_blob(key, main) if is_tombstone else message_field(BLOB_TAG, key_value)
-        rows.append((record, newest.get(key, 0), key, blob))
+        rows.append((record, newest.get(key, 0), int(google_crc32c.value(blob)), key, blob))
         newest[key] = record
         if pair.lease:
             lease_of[key] = pair.lease

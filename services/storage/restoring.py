@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from quorate.storage import hashkv, schema
+from quorate.storage.database import checked
 from quorate.wire.messages import MAIN_SHIFT
 
 DIGEST_BYTES: Final = 32
@@ -57,6 +58,8 @@ def contents(path: Path) -> Contents:
     schema.check(path)
     connection = schema.open_reader(path)
     try:
+        for _ in checked(connection.execute("SELECT * FROM history")):
+            pass
         (live_keys,) = connection.execute(_LIVE_KEYS).fetchone()
         revision, compact_revision = connection.execute(
             "SELECT revision, scheduled_compact_revision FROM state"

@@ -12,6 +12,9 @@
 The columns of a table WITHOUT ROWID stand in the order of its primary key: PRAGMA quick_check of SQLite 3.40 finds NULL
 values that are not there when they do not.
 
+`history.crc` is the CRC-32C of `kv`, looked at whenever a `kv` is read for an answer: SQLite does not notice a bit that
+flips inside a value.
+
 `history.key` repeats the key that is inside `kv`: the index is loaded from it at start without reading one value.
 """
 
@@ -24,7 +27,7 @@ from typing import Final
 
 import sqlite_utils
 
-VERSION: Final = 2
+VERSION: Final = 3
 APPLICATION_ID: Final = 0x51554F52  # "QUOR": tells our file from another SQLite database
 PAGE_BYTES: Final = 4096
 WRITER_CACHE_BYTES: Final = 16 * 1024 * 1024  # interior pages of a few million rows and the pages being appended to
@@ -34,6 +37,7 @@ HISTORY: Final = """
 CREATE TABLE history (
     id INTEGER PRIMARY KEY,
     prev INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
     key BLOB NOT NULL,
     kv BLOB NOT NULL
 ) STRICT
