@@ -5,11 +5,15 @@ The others keep so little of their log in the second case that what the follower
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+
+import pytest
 
 from bench import engine, messages, servers
 from bench.servers import Cluster, Node
 from quorate.proto import rpc_pb2
+from tests.cluster.watching import Watching, history, within
 from tests.cluster.writing import get
 from tests.support.cluster import paused, product_cluster, restart_service, wait_until
 from tests.support.rpc import calling
@@ -20,6 +24,15 @@ KEYS = 10_000
 VALUE = b"v" * 400  # so that the writes fill several checkpoints and segments
 SMALL_SEGMENTS = {"QUORATE_WAL_SEGMENT_BYTES": str(1 << 20)}
 CATCHES_UP_WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def forgetful() -> Iterator[Cluster]:
+    """Three members that keep few entries, in small files."""
+    product = servers.quorate()
+    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
+    with product_cluster(product, 3, "--snapshot-catchup-entries", "20") as cluster:
+        yield cluster
 
 
 def write_much(node: Node, count: int = WRITES) -> None:
@@ -70,20 +83,39 @@ def test_a_follower_that_slept_through_50000_writes_gets_them_from_the_log() -> 
         assert images_received(follower) == 0
 
 
-def test_a_follower_whose_entries_are_gone_from_the_log_gets_an_image() -> None:
-    product = servers.quorate()
-    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
-    with product_cluster(product, 3, "--snapshot-catchup-entries", "20") as cluster:
-        follower = left_behind(cluster)
-        same_everywhere(cluster)
+def test_a_follower_whose_entries_are_gone_gets_an_image_and_its_watchers_every_change(forgetful: Cluster) -> None:
+    leader = forgetful.leader()
+    follower = next(node for node in forgetful.nodes if node is not leader)
+    ranges = [(b"many/7", b""), (b"many/10", b"many/11"), (b"last", b"")]
+    first = revision_of(follower) + 1
+    watching = Watching(follower.endpoint, ranges, first)
+    try:
+        wait_until(lambda: watching.created == len(ranges), "the watchers are created")
+        with paused(follower):
+            write_much(leader)
+        same_everywhere(forgetful)
         assert images_received(follower) > 0
-        restart_service(follower, "storage")
-        same_everywhere(cluster)
-        leader = cluster.leader()
-        follower.kill()
-        write_much(leader)
-        follower.start()
-        follower.wait_ready()
-        same_everywhere(cluster)
-        assert images_received(follower) > 0
-        assert get(follower, b"many/%d" % (KEYS - 1)) == b"%d %s" % (WRITES - 1, VALUE)
+        with calling(follower.endpoint) as caller:
+            everything = history(caller, first, revision_of(follower))
+        expected = [[one for one in everything if within(*range_, one[1])] for range_ in ranges]
+        wait_until(
+            lambda: [len(seen) for seen in watching.seen] >= [len(seen) for seen in expected],
+            f"all changes arrive: {watching.problem}",
+        )
+        assert (watching.problem, watching.seen) == ("", expected)
+    finally:
+        watching.stop()
+
+
+def test_a_follower_killed_for_as_long_gets_an_image_too(forgetful: Cluster) -> None:
+    leader = forgetful.leader()
+    follower = next(node for node in forgetful.nodes if node is not leader)
+    follower.kill()
+    write_much(leader)
+    follower.start()
+    follower.wait_ready()
+    same_everywhere(forgetful)
+    assert images_received(follower) > 0
+    assert get(follower, b"many/%d" % (KEYS - 1)) == b"%d %s" % (WRITES - 1, VALUE)
+    restart_service(follower, "storage")
+    same_everywhere(forgetful)
