@@ -31,6 +31,7 @@ USERS: Final = {  # name: what its role of the same name may, and where
 ALICES_LEASE: Final = 71  # with a key that alice may read and write
 ROOTS_LEASE: Final = 72  # with a key that nobody but root may
 EMPTY_LEASE: Final = 73
+RECIPES_LEASE: Final = 74  # of locks and campaigns
 TIMEOUT_S: Final = 20.0
 
 
@@ -134,7 +135,12 @@ def prepare(guarded: Guarded) -> None:
             perm = permission(permType=kind, key=key, range_end=end)
             guarded.as_root("Auth/RoleGrantPermission", rpc_pb2.AuthRoleGrantPermissionRequest(name=name, perm=perm))
         guarded.as_root("Auth/UserGrantRole", rpc_pb2.AuthUserGrantRoleRequest(user=name, role=name))
-    for lease_id, key in ((ALICES_LEASE, b"a/leased"), (ROOTS_LEASE, b"z/leased"), (EMPTY_LEASE, b"")):
+    for lease_id, key in (
+        (ALICES_LEASE, b"a/leased"),
+        (ROOTS_LEASE, b"z/leased"),
+        (EMPTY_LEASE, b""),
+        (RECIPES_LEASE, b""),
+    ):
         guarded.as_root("Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=3600))
         if key:
             guarded.as_root("KV/Put", rpc_pb2.PutRequest(key=key, lease=lease_id))

@@ -16,6 +16,7 @@ from tests.cluster.guarded import (
     ALICES_LEASE,
     EMPTY_LEASE,
     NOBODY,
+    RECIPES_LEASE,
     ROOTS_LEASE,
     USERS,
     Guarded,
@@ -39,7 +40,7 @@ REFUSALS: Final = frozenset(
         errors.AUTH_OLD_REVISION.text,
     )
 )
-IN_ELECTION: Final = v3election_pb2.LeaderKey(name=b"a/e", key=b"a/e/49", rev=1, lease=EMPTY_LEASE)
+IN_ELECTION: Final = v3election_pb2.LeaderKey(name=b"a/e", key=b"a/e/4a", rev=1, lease=RECIPES_LEASE)
 
 
 @dataclass(frozen=True)
@@ -162,13 +163,13 @@ MANAGEMENT: Final = (
     Line("range from a role", "Auth/RoleRevokePermission", rpc_pb2.AuthRoleRevokePermissionRequest(role="ghost"), ROOT),
 )
 RECIPES: Final = (
-    Line("lock", "Lock/Lock", v3lock_pb2.LockRequest(name=b"a/lock", lease=EMPTY_LEASE), BOTH),
-    Line("lock elsewhere", "Lock/Lock", v3lock_pb2.LockRequest(name=b"z/lock", lease=EMPTY_LEASE), ROOT, ROOT),
-    Line("unlock", "Lock/Unlock", v3lock_pb2.UnlockRequest(key=b"a/lock/49"), WRITERS),
+    Line("lock", "Lock/Lock", v3lock_pb2.LockRequest(name=b"a/lock", lease=RECIPES_LEASE), BOTH),
+    Line("lock elsewhere", "Lock/Lock", v3lock_pb2.LockRequest(name=b"z/lock", lease=RECIPES_LEASE), ROOT, ROOT),
+    Line("unlock", "Lock/Unlock", v3lock_pb2.UnlockRequest(key=b"a/lock/4a"), WRITERS),
     Line(
         "campaign",
         "Election/Campaign",
-        v3election_pb2.CampaignRequest(name=b"a/e", lease=EMPTY_LEASE, value=b"v"),
+        v3election_pb2.CampaignRequest(name=b"a/e", lease=RECIPES_LEASE, value=b"v"),
         BOTH,
     ),
     Line("leader", "Election/Leader", v3election_pb2.LeaderRequest(name=b"a/e"), READERS),
