@@ -17,8 +17,9 @@ import click
 import google_crc32c
 from pydantic import ValidationError
 
-from quorate.ctl import etcd_file
+from quorate.ctl import etcd_file, go_text
 from quorate.ctl.bbolt import BboltError, BboltFile
+from quorate.ctl.print_table import box
 from quorate.ctl.restore import Wishes, restore
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
@@ -98,7 +99,13 @@ def snapshot() -> None:
 def status(file: Path, write_out: str) -> None:
     """Show what is in a backup or database file."""
     found = status_of(file)
-    row = (f"{found.hash:x}", str(found.revision), str(found.total_key), human_bytes(found.total_size), found.version)
+    row = (
+        f"{found.hash:x}",
+        str(found.revision),
+        str(found.total_key),
+        go_text.human_bytes(found.total_size),
+        found.version,
+    )
     fields = {
         "hash": found.hash,
         "revision": found.revision,
@@ -217,25 +224,9 @@ def show(
             for name, value in zip(names, fields.values(), strict=True):
                 click.echo(f'"{name}" : {json.dumps(value)}')
         case "table":
-            widths = [max(len(title), len(cell)) for title, cell in zip(header, row, strict=True)]
-            border = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
-            titles = " | ".join(title.upper().center(width) for title, width in zip(header, widths, strict=True))
-            cells = " | ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            click.echo(f"{border}\n| {titles} |\n{border}\n| {cells} |\n{border}")
+            box(header, [row])
         case _:
             click.echo(", ".join(row))
-
-
-def human_bytes(size: int) -> str:
-    """A size in the words etcdutl has for it: two digits below ten, whole units above."""
-    if size < 10:
-        return f"{size} B"
-    value, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
 
 
 def say(message: str, **fields: Any) -> None:
