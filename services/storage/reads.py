@@ -305,9 +305,16 @@ class Questions:
         return Defragment()
 
     def snapshot(self, _body: bytes) -> Deferred:
-        """Snapshot: the path of a file that holds everything, for the api worker that asks."""
+        """Snapshot: the path of a file that holds everything, for the api worker that asks; empty when it cannot be."""
         database = self._store.database
-        return Deferred(Task(max(0, self._store.compact_revision), lambda: bytes(snapshot.export(database))))
+
+        def work() -> bytes:
+            try:
+                return bytes(snapshot.export(database))
+            except snapshot.NoCopy:
+                return b""
+
+        return Deferred(Task(max(0, self._store.compact_revision), work))
 
     def hash(self, _body: bytes) -> Deferred:
         """Hash: over everything in the history table."""

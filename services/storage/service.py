@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import select
+import sqlite3
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -64,6 +66,7 @@ RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
 IDLE_PUBLISH_SECONDS: Final = 0.05  # while nobody waits, watch hears of the revision alone, and this often
 DISK_FULL_SECONDS: Final = 1.0
+IMAGE_RETRY_SECONDS: Final = 10.0
 TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this is for the memory it takes
 CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
 
@@ -92,6 +95,7 @@ class Service:
         self._stats: Stats | None = None
         self.image_to_install: Path | None = None  # set when `run` returned because of it
         self._is_taking_image = False
+        self._image_again = inf  # when to try once more: there was no room
         snapshot.drop_exports(state.database.path)
         self._clock = clock
         self._log = log
@@ -162,6 +166,9 @@ class Service:
         self._answer_later_ones()
         if self.applier.data_checks or self.applier.data_reports:
             self._check_data(now)
+        if self._image_again <= now:
+            self._image_again = inf
+            self._take_image()
         self._propose(now)
         if now - self._tokens_checked > TOKEN_CHECK_SECONDS:
             self._tokens_checked = now
@@ -398,13 +405,20 @@ class Service:
 
         def take() -> bytes:
             started = perf_counter()
-            image = snapshot.take(self.state.database.path)
+            try:
+                image = snapshot.take(self.state.database.path)
+            except (OSError, sqlite3.OperationalError) as error:
+                self._log.error("cannot write an image for another member", error=str(error))
+                return b""
             self.readers.image_seconds.add(perf_counter() - started)
             return IMAGE.pack(image.index, image.term) + str(image.path).encode()
 
         def told(body: bytes) -> None:
             self._is_taking_image = False
-            self._consensus.send(Kind.IMAGE_TAKEN, body)
+            if body:
+                self._consensus.send(Kind.IMAGE_TAKEN, body)
+            else:
+                self._image_again = self.applier.now + IMAGE_RETRY_SECONDS
 
         self.readers.submit(told, Task(max(0, self.state.store.compact_revision), take))
 

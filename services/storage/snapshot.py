@@ -44,7 +44,11 @@ def take(database: Path) -> Image:
     """Write an image of what is committed next to the database; images taken before are deleted."""
     draft = database.with_name(DRAFT)
     draft.unlink(missing_ok=True)
-    _copy(database, draft)
+    try:
+        _copy(database, draft)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     index, term = _standing(draft)
     with draft.open("rb") as file:
         os.fsync(file.fileno())
@@ -56,14 +60,21 @@ def take(database: Path) -> Image:
     return Image(index, term, path)
 
 
+class NoCopy(Exception):  # noqa: N818 - it names the finding
+    """There is no room for a copy of the database, or it could not be written; the text says why."""
+
+
 def export(database: Database) -> Path:
-    """Write what is committed to a new file for a client; whoever gets the path removes it.
+    """Write what is committed to a new file for a client; whoever gets the path removes it. NoCopy when it cannot be.
 
     The database's own file is copied while it is held still, at a fifth of what VACUUM INTO takes.
     """
     drop_exports(database.path, EXPORT_SECONDS_MAX)
     prefix, suffix = EXPORT.split("*")
-    descriptor, name = tempfile.mkstemp(suffix, prefix, database.path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(suffix, prefix, database.path.parent)
+    except OSError as error:
+        raise NoCopy(str(error)) from error
     os.close(descriptor)
     path = Path(name)
     try:
@@ -72,8 +83,10 @@ def export(database: Database) -> Path:
                 _copy_file(database.path, path)
         if not is_whole:
             _copy(database.path, path)
-    except BaseException:
-        path.unlink()
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, (OSError, subprocess.CalledProcessError, sqlite3.OperationalError)):
+            raise NoCopy(str(error)) from error
         raise
     return path
 

@@ -108,7 +108,9 @@ class Op(IntEnum):
     HASH = 14
     HASH_KV = 15
     DEFRAGMENT = 16
-    SNAPSHOT = 17  # the answer is the path of a file with everything, to be opened and removed by the worker
+    SNAPSHOT = (
+        17  # the answer is the path of a file with everything, to be opened and removed by the worker; empty: no room
+    )
     CORRUPT_CHECK = 18  # from storage itself, as the next two: every member hashes its history here and reports it
     CORRUPT_REPORT = 19  # log index of the check u64, member id u64, hash u32
     LEASE_CHECKPOINT = 20  # of long leases: (lease id i64, renewal counter u64, seconds left u32), …

@@ -39,14 +39,14 @@ def test_a_snapshot_comes_in_blobs_and_ends_with_its_digest(tmp_path: Path) -> N
 def test_the_file_of_a_client_that_went_away_is_removed(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with worker() as one, one.channel() as channel:
-            one.fake.export = tmp_path / "export"
-            one.fake.export.write_bytes(CONTENT)
+            export = one.fake.export = tmp_path / "export"
+            export.write_bytes(CONTENT)
             one.fake.holds = True
             call = channel.unary_stream(METHOD)(b"", timeout=TIMEOUT_S)
             await until(lambda: one.fake.held == 1)
             call.cancel()
             one.fake.release()
-            await until(lambda: not one.fake.export.exists())
+            await until(lambda: not export.exists())
 
     run(scenario)
 
@@ -63,6 +63,16 @@ def test_a_snapshot_waits_longer_than_other_calls(tmp_path: Path) -> None:
             assert (await failure(other))[1] == errors.TIMEOUT.text
             one.fake.release()
             assert len([message async for message in call]) == 10
+
+    run(scenario)
+
+
+def test_a_snapshot_that_storage_has_no_room_for_fails() -> None:
+    async def scenario() -> None:
+        async with worker() as one, one.channel() as channel:
+            one.fake.export = None
+            with pytest.raises(grpc.aio.AioRpcError, match="no room for a copy"):
+                await download(channel)
 
     run(scenario)
 

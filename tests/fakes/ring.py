@@ -44,7 +44,7 @@ class FakeRing:
         self.identities: list[bytes] = []  # of the commands that storage took
         self.read_error: EtcdError | None = None  # storage answers every range with it
         self.is_silent = False  # consensus drops what it is asked, as if it had no leader
-        self.export = Path("/nonexistent")  # what storage answers a snapshot with
+        self.export: Path | None = Path("/nonexistent")  # what storage answers a snapshot with; None: it has no room
         self.seen: list[tuple[int, int]] = []  # (message kind, op) of every command that storage took
         self.chunks: list[int] = []  # commands of each chunk that storage took
         self._held: list[tuple[Chunk, list[bytes]]] = []
@@ -221,7 +221,7 @@ class FakeRing:
             case Op.STATUS:
                 answer = rpc_pb2.StatusResponse(header=store.header(), dbSize=4096).SerializeToString()
             case Op.SNAPSHOT:
-                answer = bytes(self.export)
+                answer = bytes(self.export) if self.export else b""
             case _:
                 answer = b""
         return messages.pack_result(0, answer)

@@ -15,7 +15,7 @@ import pytest
 from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
-from quorate.storage import corruption, ranges
+from quorate.storage import corruption, ranges, service, snapshot
 from quorate.storage.service import Service
 from quorate.storage.state import State
 from quorate.wire import errors
@@ -309,6 +309,24 @@ def test_an_image_is_taken_and_another_one_installed_in_its_turn(ring: Ring) -> 
     ring.consensus.channel.send(Kind.IMAGE_INSTALL, body)
     ring.until(lambda: ring.service.is_stopping)
     assert path == ring.service.image_to_install
+
+
+def test_an_image_that_there_was_no_room_for_is_taken_later(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[Path] = []
+    take = snapshot.take
+
+    def full_at_first(path: Path) -> snapshot.Image:
+        attempts.append(path)
+        if len(attempts) == 1:
+            raise OSError("no space left on device")
+        return take(path)
+
+    monkeypatch.setattr(snapshot, "take", full_at_first)
+    monkeypatch.setattr(service, "IMAGE_RETRY_SECONDS", 0.05)
+    ring.entry(put(b"a", b"1"))
+    ring.consensus.channel.send(Kind.IMAGE_TAKE)
+    ring.until(lambda: ring.consensus.of(Kind.IMAGE_TAKEN))
+    assert 2 == len(attempts)
 
 
 def test_the_leader_proposes_to_expire_a_lease_and_its_keys_go_in_one_revision(ring: Ring) -> None:

@@ -117,6 +117,15 @@ def test_no_checkpoint_begins_while_the_file_is_held_still(member: Member) -> No
     member.close()
 
 
+def test_an_export_that_cannot_be_written_leaves_nothing(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(snapshot.NoCopy):
+        snapshot.export(member.state.database)
+    assert b"" == member.finish(member.questions.snapshot(b""))
+    assert not list(member.path.parent.glob(snapshot.EXPORT))
+    member.close()
+
+
 def test_exports_that_nobody_took_are_deleted(member: Member) -> None:
     export = snapshot.export(member.state.database)
     snapshot.drop_exports(member.path, older_seconds=60)

@@ -23,6 +23,7 @@ from quorate.wire.messages import Op
 BLOB_BYTES: Final = 32 * 1024
 BLOBS_AT_ONCE: Final = 4  # a fifth of a millisecond of reading and hashing
 STORAGE_VERSION: Final = "3.6.0"
+NO_COPY: Final = "quorate: the member has no room for a copy of its database"
 _NO_FILE: Final = -1
 
 
@@ -76,6 +77,9 @@ class Download:
     def _answered(self, code: int, message: str, path: bytes) -> None:
         if code:
             self._end(code, message)
+            return
+        if not path:
+            self._end(errors.Code.INTERNAL, NO_COPY)
             return
         try:
             if not self._is_over:
