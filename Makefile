@@ -9,6 +9,8 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 LINK := build/typing/quorate
 TESTS ?= tests
+# Tests side by side: most of them wait for processes rather than for the processor.
+JOBS ?= 3
 BENCH ?=
 
 .PHONY: help run cluster down test clients bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
@@ -26,7 +28,7 @@ down: $(INSTALLED) ## stop what run or cluster started
 	@$(BIN)/python deploy/local.py down
 
 test: $(DEVELOPED) ## run all tests; TESTS=tests/node runs a part
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(TESTS)
 
 clients: $(DEVELOPED) ## drive other people's clients at length, also through failures; Patroni needs root
 	QUORATE_CLIENTS=1 $(BIN)/python -m pytest -rs $(foreach name,certificates etcd3gw npm patroni pypi templates,tests/conformance/test_$(name).py)
