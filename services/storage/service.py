@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
@@ -64,6 +65,7 @@ COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is repl
 QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
+LATE_BACKLOG_BYTES: Final = 1024 * 1024  # of a channel; a further large answer waits above it
 IDLE_PUBLISH_SECONDS: Final = 0.05  # while nobody waits, watch hears of the revision alone, and this often
 DISK_FULL_SECONDS: Final = 1.0
 IMAGE_RETRY_SECONDS: Final = 10.0
@@ -92,6 +94,7 @@ class Service:
         self.vacuum = Vacuum(state.database)
         self.is_stopping = False
         self.dropped_results = 0
+        self._late: deque[tuple[Origin, int, int, bytes]] = deque()  # large answers that are ready
         self._stats: Stats | None = None
         self.image_to_install: Path | None = None  # set when `run` returned because of it
         self._is_taking_image = False
@@ -202,7 +205,7 @@ class Service:
         return bool(heard)
 
     def _patience_ms(self, flushed: bool) -> int:
-        if not flushed:
+        if not flushed or self._late:
             return RETRY_MS
         database = self.state.database
         if self._dirty_since or database.checkpoint_is_running or database.marks.applied_index != self._told[0]:
@@ -341,6 +344,7 @@ class Service:
                     self._publish()
                     self._watch_is_idle = body == b"\1"
                     self._tell_revision()
+                    self._watch.send(Kind.WATCH_IDLE, body)
                 case Kind.WATCH_NEEDS:
                     self._publish()
                     self._watch_needs_previous = bool(WATCH_NEEDS.unpack(body)[0])
@@ -454,7 +458,17 @@ class Service:
         self._send_results(origin, number, first, ready)
 
     def _deliver_to(self, origin: Origin, number: int, position: int) -> Callable[[bytes], None]:
-        return lambda body: self._send_results(origin, number, position, [result_of(body)])
+        return lambda body: self._late.append((origin, number, position, body))
+
+    def _send_late(self) -> None:
+        """Send large answers one at a time, so that the small ones beside them never wait behind a full channel."""
+        while self._late:
+            origin, number, position, body = self._late[0]
+            channel = self.endpoint.channels.get(Address(Part.API, origin.worker))
+            if channel is not None and channel.backlog_bytes > LATE_BACKLOG_BYTES:
+                return
+            self._late.popleft()
+            self._send_results(origin, number, position, [result_of(body)])
 
     def _tell_watch(self, incarnation: int) -> Callable[[bytes], None]:
         def told(body: bytes) -> None:
@@ -483,6 +497,7 @@ class Service:
                 for (origin, number, position), waiting in done:
                     self._send_results(origin, number, position, [answered(waiting.header)])
         self.readers.collect()
+        self._send_late()
 
     def _publish(self) -> None:
         """Tell watch what this turn has changed. What it cannot take it reads as history when it sees the gap."""

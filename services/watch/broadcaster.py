@@ -68,6 +68,7 @@ class Hub:
         self._previous_groups = 0
         self._previous_needed = False
         self._previous_told = False  # storage confirmed: what it publishes carries previous values
+        self.is_behind = False  # storage told nothing while nobody waited, and has not yet said where it is
         self._gap_end = 0  # while a gap is read: its last revision
         self._gap_with_previous = False
         self._early: deque[tuple[bytes, bool]] = deque()  # EVENTS, and whether they carry previous values
@@ -237,7 +238,7 @@ class Hub:
 
     def turn(self) -> None:
         """Ask for what is needed next: at the end of each turn of the loop."""
-        if self.catch_up and self.revision != _UNKNOWN and not self._gap_end:
+        if self.catch_up and self.revision != _UNKNOWN and not self._gap_end and not self.is_behind:
             for read in self.catch_up.next_reads(self.revision):
                 self._ask(read)
 

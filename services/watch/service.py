@@ -98,6 +98,8 @@ class Service:
                     heed(hub, self._workers[channel], body)
                 case Kind.HISTORY:
                     hub.answer(body)
+                case Kind.WATCH_IDLE:
+                    self.hub.is_behind = self.hub.is_behind and body == b"\1"  # an answer to an older word
                 case Kind.WATCH_NEEDS:
                     hub.needs_confirmed(body)
                 case Kind.ROLE:
@@ -116,6 +118,7 @@ class Service:
     def _tell_idle(self, is_idle: bool) -> None:
         """Storage publishes for those who wait; a node without watchers does not wake this process for each write."""
         self._told_idle = is_idle
+        self.hub.is_behind = not is_idle
         self._storage.send(Kind.WATCH_IDLE, b"\1" if is_idle else b"\0")
 
     def _figures(self) -> str:

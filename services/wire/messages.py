@@ -76,7 +76,7 @@ class Kind(IntEnum):
     STATS_READ = 21  # request id (8 bytes, little endian)
     STATS = 22  # request id, then Prometheus text of this process
     AUTH = 23  # wire.identity.AuthState: what api knew of callers before it is void
-    WATCH_IDLE = 25  # one byte, 1: nobody waits, so that storage need not publish each change; 0: somebody does
+    WATCH_IDLE = 25  # one byte, 1: nobody waits, storage need not publish each change; 0: somebody does; answered alike
     SPACE = 24  # from storage Space; from api empty: a write was refused for want of space, raise the alarm
 
 

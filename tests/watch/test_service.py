@@ -15,7 +15,7 @@ from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
 from quorate.watch.service import Service
-from quorate.wire.messages import Kind, Part
+from quorate.wire.messages import EVENTS, Kind, Part
 from quorate.wire.sockets import Address, Channel, Endpoint
 from quorate.wire.watching import STORAGE_TO_WATCH_HELLO, WATCH_NEEDS, unpack_history_read
 from tests.watch.world import Store, header
@@ -124,6 +124,9 @@ class Neighbours:
     def _storage_hears(self, channel: Channel, kind: int, body: bytes) -> None:
         if kind == Kind.HISTORY_READ:
             channel.send(Kind.HISTORY, self.store.read(unpack_history_read(body), self.store.revision))
+        elif kind == Kind.WATCH_IDLE:
+            channel.send(Kind.EVENTS, EVENTS.pack(self.store.revision, self.store.revision, 0))
+            channel.send(Kind.WATCH_IDLE, body)
         elif kind == Kind.WATCH_NEEDS:
             self.previous = bool(WATCH_NEEDS.unpack(body)[0])
             channel.send(Kind.WATCH_NEEDS, WATCH_NEEDS.pack(self.previous, self.store.revision))
