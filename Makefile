@@ -13,7 +13,7 @@ TESTS ?= tests
 JOBS ?= 3
 BENCH ?=
 
-.PHONY: help run cluster down test clients bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
+.PHONY: help run cluster down test retest clients bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ down: $(INSTALLED) ## stop what run or cluster started
 
 test: $(DEVELOPED) ## run all tests; TESTS=tests/node runs a part
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope $(TESTS)
+
+retest: $(DEVELOPED) ## run once more what failed, one at a time
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(TESTS)
 
 clients: $(DEVELOPED) ## drive other people's clients at length, also through failures; Patroni needs root
 	QUORATE_CLIENTS=1 $(BIN)/python -m pytest -rs $(foreach name,certificates etcd3gw npm patroni pypi templates,tests/conformance/test_$(name).py)

@@ -25,6 +25,7 @@ Done = Callable[[int, str, bytes], None]  # gRPC code, message (empty when OK), 
 Handler = Callable[[bytes], None]
 
 REQUEST_TIMEOUT_S: Final = 5.0  # etcd: ReqTimeout without the elections
+ASK_AGAIN_S: Final = (0.5, 2.0)  # after a neighbour came back
 SWEEP_INTERVAL_S: Final = 0.1
 FOREVER: Final = float("inf")  # the start of a wait that does not end by itself
 READY_CHECK_S: Final = 0.01
@@ -280,15 +281,26 @@ class Ring:
         met_before = channel.peer in self._incarnations
         self._incarnations[channel.peer] = channel.peer_incarnation
         if met_before:
-            lost = self._lost_with(channel.peer.part)
-            for waiting in self._waiting.values():
-                if waiting.packed and waiting.kind in lost:
-                    target = self.storage if waiting.kind == Kind.LOCAL else self.consensus
-                    if target.opened and self._may_repeat(waiting):
-                        target.send(waiting.kind, waiting.packed)
+            last = next(self._numbers)
+            self._ask_again(channel.peer.part, last)
+            for delay_s in ASK_AGAIN_S:
+                self._loop.call_later(delay_s, self._ask_again, channel.peer.part, last)
         handler = self._open_handlers.get(channel.peer.part)
         if handler is not None:
             handler(hello)
+        self.flush_soon()
+
+    def _ask_again(self, part: Part, last: int) -> None:
+        """Repeat the questions up to chunk `last` that a restart of `part` may have swallowed.
+
+        Once is not enough: a read goes by way of consensus, which may hear of the new storage later than we do.
+        """
+        lost = self._lost_with(part)
+        for waiting in self._waiting.values():
+            if waiting.number < last and waiting.packed and waiting.kind in lost:
+                target = self.storage if waiting.kind == Kind.LOCAL else self.consensus
+                if target.opened and self._may_repeat(waiting):
+                    target.send(waiting.kind, waiting.packed)
         self.flush_soon()
 
     @staticmethod

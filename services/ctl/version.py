@@ -11,12 +11,16 @@ from quorate.ctl.settings import Settings
 API_VERSION: Final = "3.6"
 
 
+def own_version() -> str:
+    """The version that is installed; "unknown" in a checkout that is not."""
+    try:
+        return installed("quorate")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 @command("")
 def version(settings: Settings, words: tuple[str, ...]) -> None:
     """Print the version of quoratectl."""
-    try:
-        own = installed("quorate")
-    except PackageNotFoundError:
-        own = "unknown"
-    line(f"{PROGRAM} version: {own}")
+    line(f"{PROGRAM} version: {own_version()}")
     line(f"API version: {API_VERSION}")

@@ -65,6 +65,7 @@ COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is repl
 QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
+EARLY_RESULTS_MAX: Final = 4096
 LATE_BACKLOG_BYTES: Final = 1024 * 1024  # of a channel; a further large answer waits above it
 IDLE_PUBLISH_SECONDS: Final = 0.05  # while nobody waits, watch hears of the revision alone, and this often
 DISK_FULL_SECONDS: Final = 1.0
@@ -94,6 +95,7 @@ class Service:
         self.vacuum = Vacuum(state.database)
         self.is_stopping = False
         self.dropped_results = 0
+        self._early: list[tuple[Channel, int, bytes]] = []  # answers of a replay, for workers not met again yet
         self._late: deque[tuple[Origin, int, int, bytes]] = deque()  # large answers that are ready
         self._stats: Stats | None = None
         self.image_to_install: Path | None = None  # set when `run` returned because of it
@@ -313,6 +315,12 @@ class Service:
         elif channel.peer.part is Part.API:
             self._told_size_bytes = 0
             channel.send(Kind.AUTH, self._hello_to_api())  # it may have moved since the hello was said
+            early, self._early = self._early, []
+            for worker, incarnation, results in early:
+                if worker is not channel:
+                    self._early.append((worker, incarnation, results))
+                elif incarnation == channel.peer_incarnation:
+                    channel.send(Kind.RESULTS, results)
         elif channel is self._watch:
             self._watch_needs_previous = False
             self._watch_is_idle = False
@@ -481,6 +489,9 @@ class Service:
         if not results:
             return
         channel = self.endpoint.channels.get(Address(Part.API, origin.worker))
+        if channel is not None and not channel.opened and len(self._early) < EARLY_RESULTS_MAX:
+            self._early.append((channel, origin.incarnation, pack_results(number, origin.incarnation, first, results)))
+            return
         if channel is None or channel.peer_incarnation != origin.incarnation:
             return  # the worker is gone, and its clients with it
         if channel.full:

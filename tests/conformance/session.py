@@ -40,6 +40,11 @@ POLL_S: Final = 0.05
 SESSIONS: Final = Path(__file__).parent / "sessions"
 
 
+def _interruptible() -> None:
+    """A shell's background job ignores SIGINT and its children inherit that; these are ended by it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(slots=True)
 class Background:
     """A command that runs beside the session."""
@@ -146,6 +151,7 @@ class Session:
                 stderr=err_file,
                 env=_environment(),
                 cwd=self.directory,
+                preexec_fn=_interruptible,
             )
         if stdin:
             assert process.stdin is not None

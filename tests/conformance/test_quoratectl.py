@@ -13,6 +13,7 @@ import pytest
 
 from bench import servers
 from quorate.ctl import kv, quoratectl
+from quorate.ctl.version import own_version
 from tests.conformance import session
 from tests.conformance.conftest import etcd_or_skip
 from tests.conformance.sessions import ALL, GOLDEN
@@ -71,7 +72,7 @@ DIFFERENCES: Final[dict[str, tuple[Rule, ...]]] = {
     "snapshot": ((r"! info: .*\n", ""),),
     # the program has its own name and version; an unknown command is said once
     "global_flags": (
-        (r"etcdctl version: \S+\nAPI version: \S+", "quoratectl version: unknown\nAPI version: 3.6"),
+        (r"etcdctl version: \S+\nAPI version: \S+", f"quoratectl version: {own_version()}\nAPI version: 3.6"),
         (r'(?s)(! Error: unknown command "nosuchcommand" for "etcdctl"\n.*?\n).*?\n', r"\1"),
         (r"etcdctl(?=\"| --help)", "quoratectl"),
     ),
