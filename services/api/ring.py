@@ -200,6 +200,10 @@ class Ring:
         return self.role is not None and self.role.leader_id != 0
 
     @property
+    def _is_placed(self) -> bool:
+        return self.has_leader and self.role is not None and self.role.is_published
+
+    @property
     def waiting(self) -> int:
         """Calls without an answer."""
         return self._unanswered
@@ -210,12 +214,13 @@ class Ring:
         return self.role is not None and self.consensus.opened and self.storage.opened
 
     async def wait_ready(self, timeout_s: float, stop: asyncio.Event) -> bool:
-        """Wait until both neighbours are there, and for `timeout_s` more for a leader. False: `stop` came first."""
+        """Wait until both neighbours are there, and for `timeout_s` more for a leader
+        and for the member's own name and urls to be in the log. False: `stop` came first."""
         ends_at: float | None = None
         while not stop.is_set():
             if self.is_ready:
                 ends_at = ends_at or self.now() + timeout_s
-                if self.has_leader or self.now() >= ends_at:
+                if self._is_placed or self.now() >= ends_at:
                     return True
             await asyncio.sleep(READY_CHECK_S)
         return False

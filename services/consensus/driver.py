@@ -110,6 +110,7 @@ class Driver:
         self._peer_inbox: list[PeerMessage] = []
         self._turn_due = False
         self._has_room = True
+        self.is_published = False  # until the publisher has seen it in the log
         self._role = self._role_now()
         self._next_tick = 0.0
         self._overloaded = False
@@ -457,6 +458,7 @@ class Driver:
             core.commit_index,
             core.role is RaftRole.LEADER,
             own is not None and own.is_learner,
+            self.is_published,
         )
 
     def _tell_role(self) -> None:
@@ -464,7 +466,8 @@ class Driver:
         last, core = self._role, self.core
         if self._storage_start is not None:
             self._continue_storage()
-        if core.term == last.term and core.leader_id == last.leader_id and self._told_membership is self.membership:
+        is_placed = core.term == last.term and core.leader_id == last.leader_id
+        if is_placed and self._told_membership is self.membership and self.is_published == last.is_published:
             return
         self._told_membership = self.membership
         role = self._role_now()

@@ -25,9 +25,10 @@ class Publisher:
         self._driver = driver
         self._name = name
         self._client_urls = tuple(client_urls)
-        self._published = False
+        self._announced = False
         self._next_try = 0.0
         self._leader_id = NOBODY
+        driver.is_published = self._is_in_log()
 
     def look(self, now: float) -> None:
         """Proposes what is missing, once per leader and then in intervals."""
@@ -37,9 +38,9 @@ class Publisher:
         own = membership.members.get(driver.member_id)
         if core.leader_id == NOBODY or own is None:
             return
-        is_published = (own.name, own.client_urls) == (self._name, self._client_urls)
-        if is_published and not self._published:
-            self._published = True
+        is_published = self._is_in_log()
+        if is_published and not self._announced:
+            self._announced = driver.is_published = True
             log.info(
                 "published local member to cluster through raft",
                 local_member_id=f"{own.id:x}",
@@ -55,3 +56,7 @@ class Publisher:
         if core.role is RaftRole.LEADER and membership.cluster_version != CLUSTER_VERSION:
             core.propose(pack_cluster_version(CLUSTER_VERSION), kind=EntryKind.ATTR)
             driver.schedule()
+
+    def _is_in_log(self) -> bool:
+        own = self._driver.membership.members.get(self._driver.member_id)
+        return own is not None and (own.name, own.client_urls) == (self._name, self._client_urls)

@@ -241,8 +241,8 @@ STORAGE_HELLO: Final = Struct("<Q")  # durable applied index: entries up to here
 SPACE: Final = Struct("<q")  # bytes that fit under the quota, negative when it is used up; UNBOUNDED without one
 UNBOUNDED: Final = (1 << 63) - 1
 ROLE: Final = Struct(
-    "<QQQQQBBH"
-)  # cluster id, member id, term, leader id (0: none), commit index, is leader, is learner, 0
+    "<QQQQQBBBB"
+)  # cluster id, member id, term, leader id (0: none), commit index, is leader, is learner, is published, 0
 IMAGE: Final = Struct("<QQ")  # log index the image stands at, its term; then the path as UTF-8
 CLUSTER_CALL: Final = Struct("<QB")  # request number of the worker, ClusterOp; then the protobuf request
 CLUSTER_REPLY: Final = Struct("<QB")  # request number, error id; then the protobuf response (or the error's own text)
@@ -273,6 +273,7 @@ class Role:
     commit_index: int  # at the time of the message
     is_leader: bool
     is_learner: bool
+    is_published: bool = True  # the log says the member's name and client urls as they are configured
 
     def pack(self) -> bytes:
         return ROLE.pack(
@@ -283,13 +284,15 @@ class Role:
             self.commit_index,
             self.is_leader,
             self.is_learner,
+            self.is_published,
             0,
         )
 
     @classmethod
     def unpack(cls, body: bytes) -> Role:
-        cluster_id, member_id, term, leader_id, commit_index, is_leader, is_learner, _ = ROLE.unpack_from(body)
-        return cls(cluster_id, member_id, term, leader_id, commit_index, bool(is_leader), bool(is_learner))
+        cluster_id, member_id, term, leader_id, commit_index, *flags, _ = ROLE.unpack_from(body)
+        is_leader, is_learner, is_published = map(bool, flags)
+        return cls(cluster_id, member_id, term, leader_id, commit_index, is_leader, is_learner, is_published)
 
 
 # --- history and events ----------------------------------------------------------------------------------------------

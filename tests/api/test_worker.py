@@ -33,6 +33,23 @@ def test_put_is_ordered_and_get_sees_it() -> None:
     run(scenario)
 
 
+def test_a_worker_serves_once_its_member_is_published_and_waits_no_longer_than_it_was_told() -> None:
+    async def scenario() -> None:
+        async with worker() as w:
+            stop = asyncio.Event()
+            w.fake.say_role(replace(LEADER, is_published=False))
+            await until(lambda: w.ring.role is not None and not w.ring.role.is_published)
+            assert await w.ring.wait_ready(0.0, stop), "the time is over"
+            waiting = asyncio.ensure_future(w.ring.wait_ready(60.0, stop))
+            w.fake.say_role(replace(LEADER, term=3, is_published=False))
+            await until(lambda: w.ring.role is not None and w.ring.role.term == 3)
+            assert not waiting.done()
+            w.fake.say_role(LEADER)
+            assert await waiting
+
+    run(scenario)
+
+
 def test_each_kind_of_call_takes_its_lane() -> None:
     async def scenario() -> None:
         ranges = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=b"a"))

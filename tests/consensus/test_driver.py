@@ -101,6 +101,20 @@ def test_a_chunk_reaches_storage_through_the_log(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_member_counts_as_published_once_the_log_says_its_name(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path, name="first") as driver:
+            assert not driver.is_published
+            storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
+            with closing(storage, api):
+                for neighbour in (storage, api):
+                    neighbour.attach(asyncio.get_running_loop())
+                await until(lambda: any(role.is_leader and role.is_published for role in api.roles))
+                assert driver.membership.members[driver.member_id].name == "first"
+
+    run(scenario())
+
+
 def test_reads_see_the_writes_before_them(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with member(tmp_path):

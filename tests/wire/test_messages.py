@@ -1,5 +1,7 @@
 """Packing and unpacking of chunks, results and roles."""
 
+from itertools import product
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,8 +38,9 @@ def test_results_come_back_in_order(number: int, first: int, results: list[tuple
 
 
 def test_a_role_survives_packing() -> None:
-    role = Role(2**64 - 1, 1, 5, 1, 77, True, False)
-    assert role == Role.unpack(role.pack())
+    for flags in product((False, True), repeat=3):
+        role = Role(2**64 - 1, 1, 5, 1, 77, *flags)
+        assert role == Role.unpack(role.pack())
 
 
 def test_record_ids_are_ordered_by_revision_and_fit_a_signed_64_bit_integer() -> None:
