@@ -9,7 +9,7 @@ raises the alarm), and the minimum of a lease's TTL is a setting.
 from __future__ import annotations
 
 from collections.abc import Callable
-from struct import Struct
+from struct import Struct, pack
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -31,8 +31,8 @@ AUTH_COMMANDS: Final = frozenset(
     {Op.AUTH_ENABLE, Op.AUTH_DISABLE, Op.USER_ADD, Op.USER_DELETE, Op.USER_CHANGE_PASSWORD, Op.USER_GRANT_ROLE}
     | {Op.USER_REVOKE_ROLE, Op.ROLE_ADD, Op.ROLE_DELETE, Op.ROLE_GRANT_PERMISSION, Op.ROLE_REVOKE_PERMISSION}
 )
-EXPIRE: Final = Struct("<qQ")  # lease id, renewals seen
-CHECKPOINT: Final = Struct("<qQI")  # lease id, renewals seen, seconds left
+EXPIRE: Final = Struct("<qQ")  # lease id, log index of the last renewal seen
+CHECKPOINT: Final = Struct("<qQI")  # lease id, log index of the last renewal seen, seconds left
 
 
 class Waiting:
@@ -60,7 +60,7 @@ class Applier:
         self.wants_space_alarm = False  # this member ran out of space: the loop proposes the alarm
         self.counts = dict.fromkeys(("put", "delete", "txn", "range"), 0)
         self.put_bytes = 0  # keys and values
-        self.index = 0  # of the entry being applied
+        self.index = state.database.marks.applied_index  # of the entry being applied
         self.data_checks: list[tuple[int, int, int]] = []  # log index, revision, compact revision: to be hashed
         self.data_reports: list[bytes] = []  # as they were applied
         self._database: Database = state.database
@@ -73,6 +73,7 @@ class Applier:
             Op.LEASE_GRANT: self.grant,
             Op.LEASE_REVOKE: self.revoke,
             Op.LEASE_KEEP_ALIVE: self.keep_alive,
+            Op.LEASE_RENEW: self.renew,
             Op.LEASE_EXPIRE: self.expire,
             Op.LEASE_CHECKPOINT: self.checkpoint,
             Op.CORRUPT_CHECK: self.corrupt_check,
@@ -207,7 +208,7 @@ class Applier:
         """LeaseGrant, with the id already chosen."""
         request = rpc_pb2.LeaseGrantRequest.FromString(body)
         self.alarms.check_write(LEASE_COST_BYTES)
-        lease = self.lessor.grant(request.ID, request.TTL, self.now)
+        lease = self.lessor.grant(request.ID, request.TTL, self.now, self.index)
         self._check_space()
         header = self.headers.at(self.store.revision)
         return header + integer_field(b"\x10", lease.lease_id) + integer_field(b"\x18", lease.granted_ttl)
@@ -222,9 +223,14 @@ class Applier:
     def keep_alive(self, body: bytes) -> bytes:
         """LeaseKeepAlive; an unknown lease is answered with no TTL."""
         request = rpc_pb2.LeaseKeepAliveRequest.FromString(body)
-        lease = self.lessor.renew(request.ID, self.now)
-        ttl_field = integer_field(b"\x18", lease.granted_ttl) if lease else b""
-        return self.headers.at(self.store.revision) + integer_field(b"\x10", request.ID) + ttl_field
+        (ttl,) = self.lessor.renew(pack("<q", request.ID), self.now, self.index)
+        fields = integer_field(b"\x10", request.ID) + integer_field(b"\x18", ttl)
+        return self.headers.at(self.store.revision) + fields
+
+    def renew(self, body: bytes) -> bytes:
+        """LEASE_RENEW: many leases at once."""
+        ttls = self.lessor.renew(body, self.now, self.index)
+        return self.headers.at(self.store.revision) + pack(f"<{len(ttls)}q", *ttls)
 
     def expire(self, body: bytes) -> bytes:
         """The leader found a lease overdue; void when it was renewed since."""
@@ -233,8 +239,8 @@ class Applier:
 
     def checkpoint(self, body: bytes) -> bytes:
         """What is left of long leases."""
-        for lease_id, renewals, remaining_ttl in CHECKPOINT.iter_unpack(body):
-            self.lessor.checkpoint(lease_id, renewals, remaining_ttl, self.now)
+        for lease_id, renewed_index, remaining_ttl in CHECKPOINT.iter_unpack(body):
+            self.lessor.checkpoint(lease_id, renewed_index, remaining_ttl, self.now)
         return b""
 
     def _delete_leased(self, keys: list[bytes]) -> None:

@@ -54,7 +54,7 @@ def write(path: Path, records: Iterable[Record], leases: Mapping[int, int], user
         connection.execute("PRAGMA synchronous = OFF")  # whoever made it syncs the whole or throws it away
         connection.execute("BEGIN IMMEDIATE")
         newest, lease_of, revision = _write_history(connection, records)
-        connection.executemany("INSERT INTO lease VALUES (?1, ?2, 0, ?2)", leases.items())
+        connection.executemany("INSERT INTO lease VALUES (?1, ?2, ?2)", leases.items())
         attached = [(key, lease) for key, lease in lease_of.items() if lease in leases and not newest[key] & 1]
         connection.executemany("INSERT INTO attachment VALUES (?, ?)", attached)
         connection.executemany("INSERT INTO auth VALUES (?, ?, ?)", _auth_rows(users))

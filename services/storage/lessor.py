@@ -6,6 +6,9 @@ overdue, naming the renewal it saw last; a renewal that was ordered first makes 
 alike. After a restart the time starts anew: a lease may live longer than granted, never shorter. So that it is not much
 longer for a lease of hours or days, the leader has what is left of long leases ordered every few minutes (etcd's
 lease checkpoints), and a restart begins with that.
+
+A renewal is known by its place in the log. It changes no row of its lease: what was renewed since the last commit is
+written as one record (`RENEWED`), and all records are replaced by a single one when they say the same often enough.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from math import ceil
+from struct import Struct, unpack_from
 from typing import Final
 
 from quorate.wire import errors
@@ -21,18 +25,22 @@ from quorate.wire.errors import CallFailed
 TTL_MAX: Final = 9_000_000_000  # seconds; contract 7.1
 EXPIRE_RETRY_SECONDS: Final = 7.0  # a proposal to expire that had no effect by then was lost
 NO_LEASE: Final = 0
+RENEWED: Final = Struct("<QI")  # log index and how many leases were granted or renewed there; their ids (i64) follow
+RENEWALS_KEPT: Final = 50_000  # written one record after the other, and four of each lease
 CHECKPOINT_SECONDS: Final = 300  # etcd's interval; shorter leases end or are renewed before it matters
 
 
 class Lease:
-    """One lease. `renewals` is part of the state, `deadline` is this member's own."""
+    """One lease. `renewed_index` is part of the state, `deadline` is this member's own."""
 
-    __slots__ = ("deadline", "granted_ttl", "keys", "lease_id", "remaining_ttl", "renewals")
+    __slots__ = ("deadline", "granted_ttl", "keys", "lease_id", "remaining_ttl", "renewed_index")
 
-    def __init__(self, lease_id: int, granted_ttl: int, renewals: int, remaining_ttl: int, deadline: float) -> None:
+    def __init__(
+        self, lease_id: int, granted_ttl: int, renewed_index: int, remaining_ttl: int, deadline: float
+    ) -> None:
         self.lease_id = lease_id
         self.granted_ttl = granted_ttl  # seconds
-        self.renewals = renewals
+        self.renewed_index = renewed_index  # log index of its grant or last renewal
         self.remaining_ttl = remaining_ttl  # seconds a restart begins with
         self.deadline = deadline
         self.keys: set[bytes] = set()
@@ -43,7 +51,7 @@ class Lease:
 
 
 class Lessor:
-    """All leases of the store. `dirty_leases` and `dirty_keys` collect what is to be written."""
+    """All leases of the store. `dirty_leases`, `dirty_keys` and the renewals collect what is to be written."""
 
     def __init__(self, ttl_min: int) -> None:
         self.leases: dict[int, Lease] = {}
@@ -56,22 +64,42 @@ class Lessor:
         self._expiring: dict[int, float] = {}  # proposed to expire, and when
         self._next_round = 0.0
         self._round: list[int] = []  # leases to be looked at for a checkpoint
+        self._renewed: list[bytes] = []  # since the last commit: RENEWED and ids in turn
+        self._renewals_written = 0  # in all records
 
     def load(
-        self, leases: Iterable[tuple[int, int, int, int]], attachments: Iterable[tuple[bytes, int]], now: float
+        self,
+        leases: Iterable[tuple[int, int, int]],
+        renewed: Iterable[bytes],
+        attachments: Iterable[tuple[bytes, int]],
+        now: float,
     ) -> None:
-        """Take over (lease id, granted TTL, renewals, remaining TTL) and (key, lease id) as written."""
-        for lease_id, granted_ttl, renewals, remaining_ttl in leases:
-            self.leases[lease_id] = Lease(lease_id, granted_ttl, renewals, remaining_ttl, now + remaining_ttl)
+        """Take over (lease id, granted TTL, remaining TTL), records of renewals and (key, lease id) as written."""
+        for lease_id, granted_ttl, remaining_ttl in leases:
+            self.leases[lease_id] = Lease(lease_id, granted_ttl, 0, remaining_ttl, now + remaining_ttl)
+        for record in renewed:
+            self._load_renewals(record)
         for key, lease_id in attachments:
             self.leases[lease_id].keys.add(key)
             self.lease_of[key] = lease_id
         self._deadlines = [(lease.deadline, lease.lease_id) for lease in self.leases.values()]
         heapify(self._deadlines)
 
+    def _load_renewals(self, record: bytes) -> None:
+        position = 0
+        while position < len(record):
+            index, count = RENEWED.unpack_from(record, position)
+            position += RENEWED.size
+            for lease_id in unpack_from(f"<{count}q", record, position):
+                lease = self.leases.get(lease_id)
+                if lease is not None:
+                    lease.renewed_index = index
+            position += 8 * count
+            self._renewals_written += count
+
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    def grant(self, lease_id: int, ttl: int, now: float) -> Lease:
+    def grant(self, lease_id: int, ttl: int, now: float, index: int) -> Lease:
         """Make a lease; a TTL below the minimum is raised to it."""
         if ttl > TTL_MAX:
             raise CallFailed(errors.LEASE_TTL_TOO_LARGE)
@@ -80,25 +108,36 @@ class Lessor:
         if lease_id in self.leases:
             raise CallFailed(errors.LEASE_EXIST)
         ttl = max(ttl, self._ttl_min)
-        lease = self.leases[lease_id] = Lease(lease_id, ttl, 0, ttl, now + ttl)
+        lease = self.leases[lease_id] = Lease(lease_id, ttl, index, ttl, now + ttl)
         heappush(self._deadlines, (lease.deadline, lease_id))
         self.dirty_leases.add(lease_id)
+        self._renewed += (RENEWED.pack(index, 1), lease_id.to_bytes(8, "little", signed=True))
         self.granted += 1
         return lease
 
-    def renew(self, lease_id: int, now: float) -> Lease | None:
-        """Start the lease's time anew; None when there is no such lease."""
-        lease = self.leases.get(lease_id)
-        if lease is None:
-            return None
-        lease.renewals += 1
-        lease.remaining_ttl = lease.granted_ttl
-        lease.deadline = now + lease.granted_ttl
-        if self._expiring.pop(lease_id, None) is not None:
-            heappush(self._deadlines, (lease.deadline, lease_id))
-        self.dirty_leases.add(lease_id)
-        self.renewed += 1
-        return lease
+    def renew(self, packed_ids: bytes, now: float, index: int) -> list[int]:
+        """Start the time of leases (ids as i64, one after the other) anew: their TTLs, 0 for a lease that is not."""
+        count = len(packed_ids) // 8
+        leases = self.leases
+        expiring = self._expiring
+        ttls = []
+        for lease_id in unpack_from(f"<{count}q", packed_ids):
+            lease = leases.get(lease_id)
+            if lease is None:
+                ttls.append(0)
+                continue
+            ttl = lease.granted_ttl
+            lease.renewed_index = index
+            lease.deadline = now + ttl
+            if lease.remaining_ttl != ttl:
+                lease.remaining_ttl = ttl
+                self.dirty_leases.add(lease_id)
+            if expiring and expiring.pop(lease_id, None) is not None:
+                heappush(self._deadlines, (lease.deadline, lease_id))
+            ttls.append(ttl)
+        self._renewed += (RENEWED.pack(index, count), packed_ids)
+        self.renewed += count
+        return ttls
 
     def revoke(self, lease_id: int) -> list[bytes]:
         """End the lease; its keys in byte order, which the caller deletes."""
@@ -113,18 +152,18 @@ class Lessor:
         self.revoked += 1
         return sorted(lease.keys)
 
-    def expire(self, lease_id: int, renewals: int) -> list[bytes]:
+    def expire(self, lease_id: int, renewed_index: int) -> list[bytes]:
         """End the lease if it was not renewed since the proposal; the keys to delete."""
         lease = self.leases.get(lease_id)
-        if lease is None or lease.renewals != renewals:
+        if lease is None or lease.renewed_index != renewed_index:
             return []
         self.expired += 1
         return self.revoke(lease_id)
 
-    def checkpoint(self, lease_id: int, renewals: int, remaining_ttl: int, now: float) -> None:
+    def checkpoint(self, lease_id: int, renewed_index: int, remaining_ttl: int, now: float) -> None:
         """Note what the leader said is left of a lease; void if it was renewed since."""
         lease = self.leases.get(lease_id)
-        if lease is None or lease.renewals != renewals:
+        if lease is None or lease.renewed_index != renewed_index:
             return
         lease.remaining_ttl = remaining_ttl
         self.dirty_leases.add(lease_id)
@@ -182,7 +221,7 @@ class Lessor:
         return due
 
     def checkpoints(self, now: float, most: int) -> list[tuple[int, int, int]]:
-        """(lease id, renewals, seconds left) of long leases that were not renewed for minutes, for the leader to
+        """(lease id, renewed index, seconds left) of long leases that were not renewed for minutes, for the leader to
         propose; asked often, it goes round all leases every five minutes."""
         if not self._round and now >= self._next_round:
             self._next_round = now + CHECKPOINT_SECONDS
@@ -194,8 +233,26 @@ class Lessor:
                 continue
             remaining_ttl = ceil(lease.remaining(now))
             if remaining_ttl > 0 and lease.remaining_ttl - remaining_ttl >= CHECKPOINT_SECONDS / 2:
-                due.append((lease.lease_id, lease.renewals, remaining_ttl))
+                due.append((lease.lease_id, lease.renewed_index, remaining_ttl))
         return due
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def take_renewals(self) -> tuple[bytes, bool]:
+        """The record of what was granted or renewed since the last time (empty: nothing), and whether it says
+        everything, so that all records before it are to be dropped."""
+        if not self._renewed:
+            return b"", False
+        record = b"".join(self._renewed)
+        self._renewed = []
+        self._renewals_written += len(record) // 8  # or a little less
+        if self._renewals_written <= RENEWALS_KEPT + 4 * len(self.leases):
+            return record, False
+        self._renewals_written = len(self.leases)
+        parts: list[bytes] = []
+        for lease in self.leases.values():
+            parts += (RENEWED.pack(lease.renewed_index, 1), lease.lease_id.to_bytes(8, "little", signed=True))
+        return b"".join(parts), True
 
     def by_remaining_time(self) -> list[int]:
         """All lease ids, the one that ends first in front."""

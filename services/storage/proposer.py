@@ -51,7 +51,7 @@ class Proposer:
     def _expire_leases(self, now: float, commands: list[bytes]) -> None:
         lessor = self._applier.lessor
         for lease in lessor.overdue(now, LEASES_AT_ONCE):
-            commands.append(pack_command(Op.LEASE_EXPIRE, EXPIRE.pack(lease.lease_id, lease.renewals)))
+            commands.append(pack_command(Op.LEASE_EXPIRE, EXPIRE.pack(lease.lease_id, lease.renewed_index)))
         if long_ones := lessor.checkpoints(now, CHECKPOINTS_AT_ONCE):
             body = b"".join(CHECKPOINT.pack(*each) for each in long_ones)
             commands.append(pack_command(Op.LEASE_CHECKPOINT, body))

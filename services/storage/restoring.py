@@ -86,6 +86,7 @@ def renew(path: Path, index: int, term: int, bump: int = 0, mark_compacted: bool
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM alarm")
+        connection.execute("DELETE FROM renewal")  # their places are in the old cluster's log
         connection.execute("DELETE FROM auth WHERE kind = 'token'")
         connection.execute("UPDATE state SET applied_index = ?, applied_term = ?", (index, term))
         connection.execute("UPDATE state SET revision = revision + ?", (bump,))

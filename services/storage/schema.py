@@ -4,7 +4,8 @@
 |------------|-------------------------------------------------------------------------------------------------|
 | history    | one change of one key; the rowid is the record id, so that a put appends and a watcher scans    |
 | state      | the one row of marks: applied index and term, revision, compaction                              |
-| lease      | a lease, the number of times it was renewed, and the seconds it has after a restart             |
+| lease      | a lease and the seconds it has after a restart                                                  |
+| renewal    | which leases were granted or renewed at which log indexes; a later row overrules                |
 | attachment | a key under a lease: read at start instead of every KeyValue                                    |
 | alarm      | an alarm that is on                                                                             |
 | auth       | a user, role, token or the state of auth                                                        |
@@ -27,7 +28,7 @@ from typing import Final
 
 import sqlite_utils
 
-VERSION: Final = 3
+VERSION: Final = 4
 APPLICATION_ID: Final = 0x51554F52  # "QUOR": tells our file from another SQLite database
 PAGE_BYTES: Final = 4096
 WRITER_CACHE_BYTES: Final = 16 * 1024 * 1024  # interior pages of a few million rows and the pages being appended to
@@ -59,10 +60,10 @@ TABLES: Final = (
     CREATE TABLE lease (
         id INTEGER PRIMARY KEY,
         granted_ttl INTEGER NOT NULL,
-        renewals INTEGER NOT NULL,
         remaining_ttl INTEGER NOT NULL
     ) STRICT
     """,
+    "CREATE TABLE renewal (id INTEGER PRIMARY KEY, leases BLOB NOT NULL) STRICT",
     "CREATE TABLE attachment (key BLOB PRIMARY KEY, lease INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE alarm (kind INTEGER, member_id INTEGER, PRIMARY KEY (kind, member_id)) STRICT, WITHOUT ROWID",
     "CREATE TABLE auth (kind TEXT, name TEXT, value BLOB NOT NULL, PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID",

@@ -26,7 +26,8 @@ class State:
         read = self.database.connection.execute
         self.lessor = Lessor(lease_ttl_min)
         self.lessor.load(
-            read("SELECT id, granted_ttl, renewals, remaining_ttl FROM lease"),
+            read("SELECT id, granted_ttl, remaining_ttl FROM lease"),
+            (record for (record,) in read("SELECT leases FROM renewal ORDER BY id")),
             read("SELECT key, lease FROM attachment"),
             now,
         )
@@ -60,9 +61,14 @@ class State:
                 if lease is None:
                     later("DELETE FROM lease WHERE id = ?", lease_id)
                 else:
-                    columns = (lease.granted_ttl, lease.renewals, lease.remaining_ttl)
-                    later("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", lease_id, *columns)
+                    columns = (lease.granted_ttl, lease.remaining_ttl)
+                    later("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", lease_id, *columns)
             lessor.dirty_leases = set()
+        renewals, is_all = lessor.take_renewals()
+        if is_all:
+            later("DELETE FROM renewal")
+        if renewals:
+            later("INSERT INTO renewal (leases) VALUES (?)", renewals)
         if lessor.dirty_keys:
             for key in lessor.dirty_keys:
                 attached = lessor.lease_of.get(key)

@@ -100,7 +100,7 @@ class Op(IntEnum):
     LEASE_GRANT = 6  # with the ID already chosen
     LEASE_REVOKE = 7
     LEASE_KEEP_ALIVE = 8
-    LEASE_EXPIRE = 9  # from storage itself: lease id i64, renewal counter u64; nothing happens if renewed since
+    LEASE_EXPIRE = 9  # from storage itself: lease id i64, index of its last renewal u64; void if renewed since
     LEASE_TIME_TO_LIVE = 10
     LEASE_LEASES = 11
     ALARM = 12
@@ -113,7 +113,9 @@ class Op(IntEnum):
     )
     CORRUPT_CHECK = 18  # from storage itself, as the next two: every member hashes its history here and reports it
     CORRUPT_REPORT = 19  # log index of the check u64, member id u64, hash u32
-    LEASE_CHECKPOINT = 20  # of long leases: (lease id i64, renewal counter u64, seconds left u32), …
+    LEASE_CHECKPOINT = 20  # of long leases: (lease id i64, index of its last renewal u64, seconds left u32), …
+    LEASE_RENEW = 21  # ids i64 of leases that callers without a name keep alive; the answer is the header field of a
+    # response and their TTLs i64, 0 for a lease that is not there
     AUTH_ENABLE = 32
     AUTH_DISABLE = 33
     AUTH_STATUS = 34

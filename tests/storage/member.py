@@ -133,4 +133,4 @@ def _response(op: int, result: bytes) -> Any:
     assert len(body) == int.from_bytes(result[1:5], "little")
     if error_id:
         raise CallFailed(errors.by_id(error_id))
-    return RESPONSES[op].FromString(body)
+    return RESPONSES[op].FromString(body) if op in RESPONSES else body

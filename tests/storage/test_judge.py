@@ -164,7 +164,8 @@ def test_a_lease_is_closed_to_whoever_may_not_write_all_its_keys(member: Guarded
 
 def test_only_storage_itself_ends_overdue_leases(member: Guarded) -> None:
     member.do("root", Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=5, TTL=60))
-    overdue = (5).to_bytes(8, "little") + (0).to_bytes(8, "little")
+    granted_at = member.state.lessor.leases[5].renewed_index
+    overdue = (5).to_bytes(8, "little") + granted_at.to_bytes(8, "little")
     fails(errors.PERMISSION_DENIED, lambda: member.do("alice", Op.LEASE_EXPIRE, overdue))
     member._raw([pack_command(Op.LEASE_EXPIRE, overdue)], STORAGE_WORKER)
     assert not member.state.lessor.leases

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from struct import pack, unpack
 from typing import Any
 
 import pytest
 
 from quorate.proto import rpc_pb2
 from quorate.storage.apply import CHECKPOINT, EXPIRE
-from quorate.storage.lessor import EXPIRE_RETRY_SECONDS, TTL_MAX, Lessor
+from quorate.storage.lessor import EXPIRE_RETRY_SECONDS, RENEWALS_KEPT, TTL_MAX, Lessor
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.messages import Op
@@ -53,10 +54,21 @@ def time_to_live(member: Member, lease_id: int, keys: bool = False) -> rpc_pb2.L
     return response
 
 
+def packed(*lease_ids: int) -> bytes:
+    """As LEASE_RENEW names leases."""
+    return pack(f"<{len(lease_ids)}q", *lease_ids)
+
+
+def renew_together(member: Member, *lease_ids: int) -> list[int]:
+    """The TTLs that one command for all of them answers."""
+    answer: bytes = member.apply(Op.LEASE_RENEW, packed(*lease_ids))
+    return list(unpack(f"<{len(lease_ids)}q", answer[-8 * len(lease_ids) :]))
+
+
 def propose_expiries(member: Member) -> list[bytes]:
     """What the leader's loop would propose now."""
     due = member.state.lessor.overdue(member.now, 500)
-    return [EXPIRE.pack(lease.lease_id, lease.renewals) for lease in due]
+    return [EXPIRE.pack(lease.lease_id, lease.renewed_index) for lease in due]
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(60, 60), (1, 2), (0, 2), (-5, 2), (TTL_MAX, TTL_MAX)])
@@ -145,11 +157,11 @@ def test_an_overdue_lease_is_proposed_once_and_again_after_a_while(member: Membe
     member.now += 9.9
     assert [] == propose_expiries(member)
     member.now += 0.2
-    assert [EXPIRE.pack(7, 0)] == propose_expiries(member)
+    assert [EXPIRE.pack(7, 1)] == propose_expiries(member)
     member.now += 1
     assert [] == propose_expiries(member)
     member.now += EXPIRE_RETRY_SECONDS
-    assert [EXPIRE.pack(7, 0)] == propose_expiries(member)
+    assert [EXPIRE.pack(7, 1)] == propose_expiries(member)
 
 
 def test_a_renewal_ordered_before_the_expiry_makes_it_void(member: Member) -> None:
@@ -158,12 +170,10 @@ def test_a_renewal_ordered_before_the_expiry_makes_it_void(member: Member) -> No
     member.now += 11
     (proposal,) = propose_expiries(member)
     keep_alive(member, 7)
-    member.log.append(b"")
-    member.log.pop()
     member.applier.expire(proposal)
     assert 1 == member.range(b"a").count
     member.now += 11
-    assert [EXPIRE.pack(7, 1)] == propose_expiries(member)
+    assert [EXPIRE.pack(7, 3)] == propose_expiries(member)
 
 
 def test_an_expired_lease_takes_its_keys_along(member: Member) -> None:
@@ -185,7 +195,52 @@ def test_leases_survive_a_restart_with_their_keys_and_their_whole_time(member: M
     member.restart()
     answer = time_to_live(member, 7, keys=True)
     assert (10, [b"a"]) == (answer.TTL, list(answer.keys))
-    assert 1 == member.state.lessor.leases[7].renewals
+    assert 3 == member.state.lessor.leases[7].renewed_index
+
+
+def test_many_leases_are_renewed_by_one_command_and_the_unknown_have_no_time(member: Member) -> None:
+    grant(member, 7, 10)
+    grant(member, -8, 20)
+    member.now += 5
+    assert [10, 0, 20, 10] == renew_together(member, 7, 9, -8, 7)
+    assert [10, 20] == [time_to_live(member, lease_id).TTL for lease_id in (7, -8)]
+
+
+def test_a_member_that_comes_back_judges_a_proposal_to_expire_as_the_others_do(member: Member) -> None:
+    """What it knows of renewals decides that, and no row of a lease says it."""
+    for lease_id in (1, 2, 3):
+        grant(member, lease_id, 10)
+    member.state.commit()
+    renew_together(member, 1, 2)
+    member.state.commit()
+    renew_together(member, 2)
+    member.state.commit()
+    revoke(member, 3)
+    grant(member, 3, 10)
+    before = {each.lease_id: each.renewed_index for each in member.state.lessor.leases.values()}
+    assert {1: 4, 2: 5, 3: 7} == before
+    member.state.commit()
+    member.restart()
+    assert before == {each.lease_id: each.renewed_index for each in member.state.lessor.leases.values()}
+    member.applier.expire(EXPIRE.pack(2, 4))
+    member.applier.expire(EXPIRE.pack(1, 4))
+    assert {2, 3} == set(member.state.lessor.leases)
+
+
+def test_records_of_renewals_do_not_pile_up(member: Member) -> None:
+    for lease_id in (1, 2, 3):
+        grant(member, lease_id, 10)
+    rows = []
+    for _ in range(3):
+        for _ in range(2):
+            renew_together(member, *[1, 2] * (RENEWALS_KEPT // 4))
+            member.state.commit()
+        rows.append(member.state.database.connection.execute("SELECT count(*), sum(length(leases)) FROM renewal"))
+    counts = [each.fetchone() for each in rows]
+    assert all(count <= 3 for count, _ in counts), counts
+    before = {each.lease_id: each.renewed_index for each in member.state.lessor.leases.values()}
+    member.restart()
+    assert before == {each.lease_id: each.renewed_index for each in member.state.lessor.leases.values()}
 
 
 def test_leases_are_listed_by_the_time_they_have_left(member: Member) -> None:
@@ -198,7 +253,7 @@ def test_leases_are_listed_by_the_time_they_have_left(member: Member) -> None:
 def test_many_overdue_leases_are_proposed_in_portions() -> None:
     lessor = Lessor(2)
     for lease_id in range(1, 1201):
-        lessor.grant(lease_id, 5, 0.0)
+        lessor.grant(lease_id, 5, 0.0, 1)
     portions = [len(lessor.overdue(10.0, 500)) for _ in range(4)]
     assert [500, 500, 200, 0] == portions
 
@@ -208,19 +263,19 @@ def test_many_overdue_leases_are_proposed_in_portions() -> None:
 
 def test_long_leases_are_checkpointed_and_short_or_renewed_ones_are_not() -> None:
     lessor = Lessor(2)
-    lessor.grant(1, 3600, 0.0)
-    lessor.grant(2, 300, 0.0)
-    lessor.grant(3, 3600, 0.0)
+    lessor.grant(1, 3600, 0.0, 1)
+    lessor.grant(2, 300, 0.0, 1)
+    lessor.grant(3, 3600, 0.0, 1)
     assert [] == lessor.checkpoints(1.0, 100)
-    lessor.renew(3, 250.0)
-    assert [(1, 0, 3299)] == lessor.checkpoints(301.0, 100)
+    lessor.renew(packed(3), 250.0, 2)
+    assert [(1, 1, 3299)] == lessor.checkpoints(301.0, 100)
     assert [] == lessor.checkpoints(302.0, 100)
 
 
 def test_a_restart_begins_with_what_was_left_and_a_renewal_with_all_of_it(member: Member) -> None:
     member.apply(Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=1, TTL=3600))
     member.apply(Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=2, TTL=3600))
-    checkpoint = b"".join(CHECKPOINT.pack(lease_id, 0, 600) for lease_id in (1, 2, 3))
+    checkpoint = b"".join(CHECKPOINT.pack(lease_id, index, 600) for lease_id, index in ((1, 1), (2, 2), (3, 3)))
     applier = member.applier
     member.now = applier.now = member.now + 3000
     applier.checkpoint(checkpoint)
@@ -235,15 +290,15 @@ def test_a_restart_begins_with_what_was_left_and_a_renewal_with_all_of_it(member
 
 def test_a_checkpoint_of_a_lease_that_was_renewed_since_is_void() -> None:
     lessor = Lessor(2)
-    lessor.grant(1, 3600, 0.0)
-    lessor.renew(1, 10.0)
-    lessor.checkpoint(1, 0, 600, 11.0)
+    lessor.grant(1, 3600, 0.0, 1)
+    lessor.renew(packed(1), 10.0, 2)
+    lessor.checkpoint(1, 1, 600, 11.0)
     assert 3599 == lessor.leases[1].remaining(11.0)
 
 
 def test_a_member_that_counts_longer_than_the_leader_follows_it() -> None:
     lessor = Lessor(2)
-    lessor.load([(1, 3600, 0, 3600)], [], 1000.0)
+    lessor.load([(1, 3600, 3600)], [], [], 1000.0)
     lessor.checkpoint(1, 0, 60, 1000.0)
     assert [] == lessor.overdue(1059.0, 10)
     assert [1] == [lease.lease_id for lease in lessor.overdue(1060.0, 10)]

@@ -19,7 +19,7 @@ from quorate.api.http2.frames import ConnectionFailure, StreamFailure, frame_hea
 from quorate.api.http2.heads import HeadDecoder, RequestHead
 from quorate.api.http2.keepalive import DRAIN_PING, OUR_PING, Keepalive
 from quorate.api.http2.limits import Limits, Strain
-from quorate.api.http2.messages import PREFIX_BYTES, MessageRefused, take
+from quorate.api.http2.messages import PREFIX_BYTES, MessageRefused, prefix, take
 from quorate.api.http2.sending import SendingHalf
 from quorate.api.http2.streams import Stream
 
@@ -404,7 +404,13 @@ class Connection(SendingHalf):
     def _take_messages(self, stream_id: int, stream: Stream, payload: bytes) -> None:
         """Report the messages that `payload` completes, or keep the one of a unary call."""
         head, buffer = stream.head, stream.received
-        stream.received_bytes += len(payload)
+        size = len(payload)
+        stream.received_bytes += size
+        if size >= PREFIX_BYTES and not buffer and not head.is_unary:
+            compressed, length = prefix.unpack_from(payload)
+            if length == size - PREFIX_BYTES and not compressed and length <= self._limits.message_bytes_max:
+                self._events.append((MESSAGE, stream_id, head, payload[PREFIX_BYTES:]))  # as clients send small ones
+                return
         buffer += payload
         while (message := take(buffer, head.encoding, self._limits.message_bytes_max)) is not None:
             if not head.is_unary:

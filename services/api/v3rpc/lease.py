@@ -16,9 +16,11 @@ from quorate.api.calling import CallStream, Done
 from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.quota import Quota
 from quorate.api.ring import Ring
+from quorate.api.v3rpc.renewals import Renewals
 from quorate.api.watches import MESSAGE_PREFIX
 from quorate.proto.rpc_pb2 import (
     LeaseGrantRequest,
+    LeaseKeepAliveRequest,
     LeaseLeasesRequest,
     LeaseRevokeRequest,
     LeaseTimeToLiveRequest,
@@ -55,6 +57,7 @@ class Lease:
         self._quota = quota
         self._callers = callers
         self._ids = ids
+        self._renewals = Renewals(ring)
 
     def routes(self) -> dict[str, Route]:
         service = "/etcdserverpb.Lease"
@@ -106,34 +109,43 @@ class Lease:
         self._ring.add(self._ring.local, Op.LEASE_LEASES, body, done, expires_at, context.identity)
 
     def keep_alive(self, context: Context, responses: Responses, done: StreamDone) -> CallStream:
-        return _KeepAlive(self._ring, self._callers, context, responses, done)
+        return _KeepAlive(self._ring, self._renewals, self._callers, context, responses, done)
 
 
 class _KeepAlive:
     """A stream of renewals: one answer to each, the first error ends it."""
 
-    def __init__(self, ring: Ring, callers: Callers, context: Context, responses: Responses, done: StreamDone) -> None:
+    def __init__(
+        self,
+        ring: Ring,
+        renewals: Renewals,
+        callers: Callers,
+        context: Context,
+        responses: Responses,
+        done: StreamDone,
+    ) -> None:
         self._ring = ring
+        self._renewals = renewals
         self._callers = callers
         self._context = context
         self._responses = responses
         self._done = done
         self._waiting = 0
-        self._answers: list[bytes] = []  # of this turn of the loop, framed: they leave together
         self._is_half_closed = False
         self._is_over = False
+
+    # --- the caller ------------------------------------------------------------------------------------------
 
     def send(self, body: bytes) -> None:
         if self._is_over:
             return
-        self._waiting += 1
         context = self._context
         if context.epoch == self._callers.epoch and not context.identity:
-            try:  # the most by far: nobody in particular
-                self._ring.add(self._ring.writes, Op.LEASE_KEEP_ALIVE, body, self._answered)
-            except CallFailed as failed:
-                self._answered(failed.error.code, failed.error.text, b"")
+            self._renewals.add(self, body)  # the most by far: nobody in particular
+            self._waiting += 1
             return
+        self._renewals.send()  # it was here before
+        self._waiting += 1
         self._callers.identify(context, partial(self._renew, body, self._answered_first))
 
     def half_close(self) -> None:
@@ -149,6 +161,28 @@ class _KeepAlive:
 
     def resume(self) -> None:
         """See `pause`."""
+
+    # --- many at once ----------------------------------------------------------------------------------------
+
+    def renewed(self, count: int, messages: bytes) -> None:
+        self._waiting -= count
+        if self._is_over:
+            return
+        self._responses.send_framed(messages)
+        if self._is_half_closed and not self._waiting:
+            self._end(0, "")
+
+    def refused(self, lease_ids: tuple[int, ...], code: int, message: str) -> None:
+        if message == errors.AUTH_OLD_REVISION.text and not self._is_over:  # auth was turned on since
+            for lease_id in lease_ids:
+                body = LeaseKeepAliveRequest(ID=lease_id).SerializeToString()
+                self._callers.identify(self._context, partial(self._renew, body, self._answered_first))
+            return
+        self._waiting -= len(lease_ids)
+        if not self._is_over:
+            self._end(code, message)
+
+    # --- one by one ------------------------------------------------------------------------------------------
 
     def _renew(self, body: bytes, answered: Callable[[bytes, int, str, bytes], None], code: int, message: str) -> None:
         if code:
@@ -171,31 +205,14 @@ class _KeepAlive:
         self._answered(code, message, response)
 
     def _answered(self, code: int, message: str, response: bytes) -> None:
+        if not code:
+            self.renewed(1, MESSAGE_PREFIX.pack(0, len(response)) + response)
+            return
         self._waiting -= 1
-        if self._is_over:
-            return
-        if code:
+        if not self._is_over:
             self._end(code, message)
-            return
-        answers = self._answers
-        if not answers:
-            self._ring.soon(self._send_answers)
-        answers.append(MESSAGE_PREFIX.pack(0, len(response)))
-        answers.append(response)
-
-    def _send_answers(self) -> None:
-        if self._is_over:
-            return
-        answers, self._answers = self._answers, []
-        if answers:
-            self._responses.send_framed(b"".join(answers))
-        if self._is_half_closed and not self._waiting:
-            self._end(0, "")
 
     def _end(self, code: int, message: str) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        if self._answers:
-            self._responses.send_framed(b"".join(self._answers))
-        self._done(code, message)
+        if not self._is_over:
+            self._is_over = True
+            self._done(code, message)
