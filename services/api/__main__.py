@@ -27,7 +27,7 @@ async def main(config: Config) -> None:
     listener = assembly.make_listener(config, ring, assembly.make_calls(config, ring), expiry)
     try:
         async with asyncio.TaskGroup() as tasks:
-            clocks = [tasks.create_task(listener.run_clock())]
+            clocks = [tasks.create_task(listener.run_clock()), tasks.create_task(ring.fail())]
             if expiry is not None and number == 0:
                 clocks.append(tasks.create_task(expiry.watch()))
             if await ring.wait_ready(READY_TIMEOUT_S, stop):

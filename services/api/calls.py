@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
 
+from quorate.api import faults
 from quorate.api.callers import Callers
 from quorate.api.calling import CallStream, Cancel, Done, Metadata
 from quorate.api.http2.messages import PREFIX_BYTES, prefix
@@ -153,6 +154,8 @@ class Calls:
             done(failed.error.code, failed.error.text, b"")
         except DecodeError:
             done(errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text, b"")
+        except Exception as fault:  # whatever it is, it is this call's alone
+            done(*faults.report(fault), b"")
         return None
 
     def _identify(
@@ -175,6 +178,8 @@ class Calls:
                 done(failed.error.code, failed.error.text, b"")
             except DecodeError:
                 done(errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text, b"")
+            except Exception as fault:  # as in `start`
+                done(*faults.report(fault), b"")
 
         self.callers.ask(context, go_on)
         return waiting.cancel
@@ -210,6 +215,8 @@ class Calls:
             return self._bound(route, context, responses, done, expires_at)
         except CallFailed as failed:
             return _Refused(self._ring, failed.error.code, failed.error.text, done)
+        except Exception as fault:  # as in `start`
+            return _Refused(self._ring, *faults.report(fault), done)
 
     def _bound(
         self, route: StreamRoute, context: Context, responses: Responses, done: StreamDone, expires_at: float | None

@@ -8,6 +8,7 @@ import asyncio
 import codecs
 from typing import Final
 
+from quorate.api import faults
 from quorate.api.asgi import Disconnected, Receive, Send, until_gone
 from quorate.api.calling import CallStream, Metadata, StreamCalls
 from quorate.api.gateway_answers import JSON, JSON_HEADERS, error_line
@@ -127,6 +128,12 @@ class StreamAnswer:
             return
         except BadJson as bad:
             self._done(Code.INVALID_ARGUMENT, f"Failed to decode request: {bad}")
+            stream.cancel()
+            return
+        except Disconnected:
+            raise
+        except Exception as fault:  # whatever it is, it is this stream's alone
+            self._done(*faults.report(fault))
             stream.cancel()
             return
         if not many and sent == 0:

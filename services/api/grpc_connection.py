@@ -13,18 +13,25 @@ from typing import Final, cast
 
 from google.protobuf.message import DecodeError
 
+from quorate.api import faults
 from quorate.api.calling import CallStream, Cancel
 from quorate.api.calls import NO_CONTEXT, Calls, Context, Route
 from quorate.api.http2.connection import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED, Connection, Event
 from quorate.api.http2.heads import RequestHead
 from quorate.api.http2.limits import Limits
 from quorate.api.tally import Tally
+from quorate.node import logs
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, Code
 
 WRITE_BUFFER_BYTES: Final = 1 << 20  # of the transport; above it the connection is not read
 STREAMS_MAX: Final = 100_000  # of one worker: watches, renewals, downloads; some kilobytes each
 HOLD_BYTES: Final = 32 << 20  # of answers waiting in the engine; above it no further call is started
+CALLS_BYTES_MAX: Final = 64 << 20  # of calls held back; above it the connection is closed
+HELD_BYTES_MAX: Final = 1 << 30  # of unfinished requests and waiting answers, of all connections of a worker
+EVENT_BYTES: Final = 512
+
+log = logs.named("api")
 
 
 class GrpcServer:
@@ -44,6 +51,19 @@ class GrpcServer:
         """Let time pass on every connection: about once a second."""
         for connection in list(self.connections):
             connection.tick(now)
+        self._relieve()
+
+    def _relieve(self) -> None:
+        """Part with the connections that hold most, while all of them hold too much."""
+        held_bytes = sum(connection.held_bytes for connection in self.connections)
+        if held_bytes <= HELD_BYTES_MAX:
+            return
+        for connection in sorted(self.connections, key=lambda connection: -connection.held_bytes):
+            log.warn("closing the connection that holds most memory", held_bytes=connection.held_bytes)
+            held_bytes -= connection.held_bytes
+            connection.abort()
+            if held_bytes <= HELD_BYTES_MAX:
+                return
 
     def drain(self) -> None:
         """Ask every client to go elsewhere; each connection closes when its last call is answered."""
@@ -94,6 +114,7 @@ class GrpcConnection(asyncio.Protocol):
         self._streams: dict[int, GrpcStream] = {}
         self._cancels: dict[int, Cancel] = {}  # of unary calls that can wait long
         self._held: deque[Event] = deque()
+        self._calls_bytes = 0  # of those
         self._is_flush_scheduled = False
         self._is_paused = False  # the transport takes no more
 
@@ -115,8 +136,7 @@ class GrpcConnection(asyncio.Protocol):
         events = engine.receive(data, now)
         if events:
             if self._held or engine.queued_bytes > HOLD_BYTES:
-                self._held.extend(events)
-                self._start_held()
+                self._hold(events)
             else:
                 self._take(events, now)
         if not self._is_flush_scheduled and (engine.has_output or engine.closed):
@@ -138,6 +158,7 @@ class GrpcConnection(asyncio.Protocol):
         self._server.connections.discard(self)
         self._transport = None
         self._held.clear()
+        self._calls_bytes = 0
         for event in self.engine.lost():
             self._take_other(event)
 
@@ -145,6 +166,11 @@ class GrpcConnection(asyncio.Protocol):
     def queued_bytes(self) -> int:
         """Octets of answers that wait for the client's windows."""
         return self.engine.queued_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Octets kept for this client: unfinished requests, those held back, and answers it does not take."""
+        return self.engine.queued_bytes + self.engine.partial_bytes + self._calls_bytes
 
     # --- the server --------------------------------------------------------------------------------------------------
 
@@ -238,11 +264,13 @@ class GrpcConnection(asyncio.Protocol):
             call.send(message)
             return
         except CallFailed as failed:
-            error = failed.error
+            code, text = int(failed.error.code), failed.error.text
         except DecodeError:
-            error = errors.MALFORMED_REQUEST
+            code, text = errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text
+        except Exception as fault:  # whatever it is, it is this stream's alone
+            code, text = faults.report(fault)
         call.cancel()
-        self.finish(stream, error.code, error.text)
+        self.finish(stream, code, text)
 
     def _answer(self, stream_id: int, tally: Tally, code: int, message: str, body: bytes) -> None:
         """The end of a unary call."""
@@ -272,10 +300,20 @@ class GrpcConnection(asyncio.Protocol):
             self.engine.finish(stream.stream_id, code, message)
             self._flush_soon()
 
+    def _hold(self, events: list[Event]) -> None:
+        """Keep calls back until the client reads its answers; one that only goes on asking is not kept."""
+        self._held.extend(events)
+        self._calls_bytes += sum(map(_cost, events))
+        self._start_held()
+        if self._calls_bytes > CALLS_BYTES_MAX:
+            self.abort()
+
     def _start_held(self) -> None:
         """Start calls that were held back, while the client reads its answers."""
         while self._held and self.engine.queued_bytes <= HOLD_BYTES:
-            self._take([self._held.popleft()], self._loop.time())
+            event = self._held.popleft()
+            self._calls_bytes -= _cost(event)
+            self._take([event], self._loop.time())
 
     # --- output ------------------------------------------------------------------------------------------------------
 
@@ -307,6 +345,11 @@ class GrpcConnection(asyncio.Protocol):
                 self._flush_soon()
         elif engine.is_drained:
             transport.close()
+
+
+def _cost(event: Event) -> int:
+    """About what an event takes that waits."""
+    return len(event[3]) + EVENT_BYTES
 
 
 def _context_of(head: RequestHead, common_name: str) -> Context:

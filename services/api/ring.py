@@ -12,10 +12,12 @@ no longer than etcd does, five seconds and two election timeouts; one sweep a te
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from itertools import count
 from typing import Final
 
+from quorate.api import faults
 from quorate.wire import errors, messages
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.messages import ClusterOp, Kind, Part, Role
@@ -94,6 +96,7 @@ class Ring:
         }
         self._open_handlers: dict[Part, Callable[[bytes], None]] = {}
         self._role_handlers: list[Callable[[Role], None]] = []
+        self.failure: asyncio.Future[None] = self._loop.create_future()  # has the fault that ends this process
         self.role: Role | None = None  # None until consensus has said it
         self.is_learner = False  # this member does not vote
         self.leader_seen_at = -float("inf")  # when a leader was elected last, as far as this worker heard
@@ -225,6 +228,10 @@ class Ring:
             await asyncio.sleep(READY_CHECK_S)
         return False
 
+    async def fail(self) -> None:
+        """Wait for the fault that ends this process, and raise it."""
+        await self.failure
+
     def close(self) -> None:
         """Answer everybody who still waits, and leave the ring."""
         for waiting in list(self._waiting.values()):
@@ -324,6 +331,14 @@ class Ring:
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        try:
+            self._receive()
+        except Exception as error:  # what a neighbour said is lost, so what is known here may be wrong
+            self._loop.remove_reader(self._endpoint.fileno())
+            if not self.failure.done():
+                self.failure.set_exception(error)
+
+    def _receive(self) -> None:
         handlers = self._handlers
         for _ in range(RECEIVE_ROUNDS):
             batches = self._endpoint.receive(16)
@@ -348,19 +363,18 @@ class Ring:
             self._forget(waiting)
             for done, (error_id, answer) in zip(dones, results, strict=True):
                 assert done is not None, "nothing of the chunk was answered"
-                if error_id:
-                    _answer_error(done, error_id, answer)
-                else:
-                    done(0, "", answer)
+                try:
+                    if error_id:
+                        _answer_error(done, error_id, answer)
+                    else:
+                        done(0, "", answer)
+                except Exception as fault:  # whatever it is, it is this call's alone
+                    _answer_fault(done, fault)
             return
         for position, (error_id, answer) in enumerate(results, first):
             done = self._take(waiting, position)
-            if done is None:
-                continue
-            if error_id:
-                _answer_error(done, error_id, answer)
-            else:
-                done(0, "", answer)
+            if done is not None:
+                _answer(done, error_id, answer)
 
     def _on_refuse(self, body: bytes) -> None:
         number, incarnation, error_id = messages.REFUSE.unpack_from(body)
@@ -374,13 +388,8 @@ class Ring:
         if waiting is None:
             return
         done = self._take(waiting, 0)
-        answer = body[messages.CLUSTER_REPLY.size :]
-        if done is None:
-            return
-        if error_id:
-            _answer_error(done, error_id, answer)
-        else:
-            done(0, "", answer)
+        if done is not None:
+            _answer(done, error_id, body[messages.CLUSTER_REPLY.size :])
 
     def _on_role(self, body: bytes) -> None:
         before, self.role = self.role, Role.unpack(body)
@@ -425,7 +434,7 @@ class Ring:
                 lane.full.remove(waiting)
         for done in waiting.dones:
             if done is not None:
-                done(error.code, error.text, b"")
+                _answer(done, error.id, b"")
 
     def _sweep(self) -> None:
         """Answer those who have waited long enough."""
@@ -452,7 +461,7 @@ class Ring:
             done = self._take(waiting, position)
             waiting.sooner.pop(position, None)
             if done is not None:
-                done(error.code, error.text, b"")
+                _answer(done, error.id, b"")
         waiting.earliest = min(waiting.sooner.values(), default=float("inf"))
         if not waiting.sooner:
             self._impatient.pop(waiting.number, None)
@@ -470,6 +479,22 @@ def _takes(channel: Channel) -> bool:
     return channel.opened and not channel.gone()
 
 
+def _answer(done: Done, error_id: int, answer: bytes) -> None:
+    try:
+        if error_id:
+            _answer_error(done, error_id, answer)
+        else:
+            done(0, "", answer)
+    except Exception as fault:  # whatever it is, it is this call's alone
+        _answer_fault(done, fault)
+
+
 def _answer_error(done: Done, error_id: int, text: bytes) -> None:
     error = errors.by_id(error_id)
     done(error.code, text.decode() or error.text, b"")
+
+
+def _answer_fault(done: Done, fault: Exception) -> None:
+    """Who made something of the answer failed at it; whoever waits behind that passes an error on as it is."""
+    with contextlib.suppress(Exception):  # the fault is in the log already
+        done(*faults.report(fault), b"")

@@ -84,6 +84,10 @@ class Log:
         """Our own bug, with its stack trace; the caller ends the process."""
         self._write(PANIC, message, {"error": str(error) or type(error).__name__, **fields}, error)
 
+    def fault(self, message: str, error: BaseException, **fields: object) -> None:
+        """Our own bug, with its stack trace, where it cost one request and the process goes on."""
+        self._write(logging.ERROR, message, {"error": str(error) or type(error).__name__, **fields}, error)
+
     def fatal(self, message: str, **fields: object) -> None:
         """The last line of a process that cannot go on; the caller ends it."""
         self._write(FATAL, message, fields)

@@ -296,6 +296,9 @@ MALFORMED_REQUEST = EtcdError(
     "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
     Code.INTERNAL,
 )
+INTERNAL_FAULT = EtcdError(
+    138, "INTERNAL_FAULT", "quorate: the call failed by a fault of this member; its log says more", Code.INTERNAL
+)
 
 CATALOGUE: Final = {
     definition.id: definition for definition in list(globals().values()) if isinstance(definition, EtcdError)

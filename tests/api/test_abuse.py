@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import grpc.aio
 import pytest
@@ -18,9 +18,11 @@ from quorate.wire.errors import CallFailed
 from tests.api.exchange import Exchange, post
 from tests.api.worker import Worker, failure, get, put, run, unary, until, worker
 from tests.fakes.calls import FakeCalls
+from tests.support import floods
 from tests.watch.world import World
 
-FLOOD = 20_000
+POST_PUT = floods.call_head(b"/etcdserverpb.KV/Put")
+POST_RANGE = floods.call_head(b"/etcdserverpb.KV/Range")
 
 
 @contextlib.asynccontextmanager
@@ -142,42 +144,13 @@ def test_streams_over_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     run(scenario)
 
 
-def flood(name: str) -> Iterator[bytes]:
-    """Octets of an HTTP/2 client that means no good."""
-    head = frames.PREFACE + frames.settings({})
-    start = frames.frame(frames.HEADERS, 4, 1, b"\x83\x86\x84")  # POST http /
-    match name:
-        case "rapid reset":
-            for number in range(FLOOD):
-                stream_id = 2 * number + 1
-                opened = frames.frame(frames.HEADERS, 5, stream_id, b"\x83\x86\x84")
-                yield (b"" if number else head) + opened + frames.rst_stream(stream_id, 8)
-        case "ping":
-            yield head + frames.frame(frames.PING, 0, 0, b"12345678") * FLOOD
-        case "settings":
-            yield head + frames.settings({}) * FLOOD
-        case "empty data":
-            yield head + start + frames.frame(frames.DATA, 0, 1, b"") * FLOOD
-        case "continuation":
-            yield head + frames.frame(frames.HEADERS, 0, 1, b"") + frames.frame(frames.CONTINUATION, 0, 1, b"") * FLOOD
-        case "window":
-            yield head + start + frames.window_update(1, 1) * 2 * FLOOD
-        case "giant headers":
-            field = b"\x00\x05x-big\x7f\x80\x7f" + b"v" * (127 + 16256)
-            yield head + frames.frame(frames.HEADERS, 0, 1, b"\x83\x86\x84")
-            for _ in range(1000):
-                yield frames.frame(frames.CONTINUATION, 0, 1, field[:16_000])
-
-
-@pytest.mark.parametrize(
-    "name", ["rapid reset", "ping", "settings", "empty data", "continuation", "window", "giant headers"]
-)
+@pytest.mark.parametrize("name", floods.NAMES)
 def test_a_flood_ends_its_own_connection_and_no_other(name: str) -> None:
     async def scenario() -> None:
         async with worker() as door, door.channel() as channel, raw(door) as (reader, writer):
             await put(channel, b"before", b"v")
             with contextlib.suppress(ConnectionError):
-                for octets in flood(name):
+                for octets in floods.flood(name):
                     writer.write(octets)
                     await writer.drain()
             with contextlib.suppress(ConnectionError):
@@ -185,6 +158,59 @@ def test_a_flood_ends_its_own_connection_and_no_other(name: str) -> None:
                     pass
             await until(lambda: len(door.listener.grpc.connections) == 1)
             assert (await get(channel, b"before")).kvs
+
+    run(scenario)
+
+
+def test_connections_that_together_hold_too_much_are_parted_with(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = frames.PREFACE + frames.settings({}) + frames.frame(frames.HEADERS, 4, 1, POST_PUT)
+
+    async def scenario() -> None:
+        async with worker() as door, door.channel() as channel, contextlib.AsyncExitStack() as opened:
+            await put(channel, b"before", b"v")
+            readers = []
+            more = frames.frame(frames.DATA, 0, 1, b"x" * 16_000) * 8
+            for number in range(10):
+                reader, writer = await opened.enter_async_context(raw(door))
+                part = b"\0\0\x10\0\0" + b"x" * (15_000 if number else 16_000)
+                writer.write(begun + frames.frame(frames.DATA, 0, 1, part) + more)
+                readers.append(reader)
+            await until(lambda: len(door.listener.grpc.connections) == 11)
+            await until(lambda: sum(one.held_bytes > 140_000 for one in door.listener.grpc.connections) == 10)
+            monkeypatch.setattr(grpc_connection, "HELD_BYTES_MAX", 1_000_000)
+            door.listener.grpc.tick(asyncio.get_running_loop().time())
+            await until(lambda: sum(one.held_bytes for one in door.listener.grpc.connections) <= 1_000_000)
+            with contextlib.suppress(ConnectionResetError):
+                while await readers[0].read(65_536):
+                    pass
+            assert len(door.listener.grpc.connections) > 5
+            assert (await get(channel, b"before")).kvs
+
+    run(scenario)
+    assert "closing the connection that holds most memory" in caplog.text
+
+
+def test_who_asks_on_and_on_without_reading_is_parted_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_connection, "HOLD_BYTES", 100_000)
+    monkeypatch.setattr(grpc_connection, "CALLS_BYTES_MAX", 1_000_000)
+    key = rpc_pb2.RangeRequest(key=b"k").SerializeToString()
+
+    async def scenario() -> None:
+        async with worker() as door, door.channel() as channel, raw(door) as (reader, writer):
+            await put(channel, b"k", b"v" * 70_000)
+            writer.write(frames.PREFACE + frames.settings({}))
+            with contextlib.suppress(ConnectionError):
+                for number in range(10_000):
+                    if number == 5:
+                        await until(lambda: any(one.queued_bytes > 100_000 for one in door.listener.grpc.connections))
+                    writer.write(floods.call(2 * number + 1, POST_RANGE, key))
+                    await writer.drain()
+                while await reader.read(65_536):
+                    pass
+            await until(lambda: len(door.listener.grpc.connections) == 1)
+            assert (await get(channel, b"k")).kvs
 
     run(scenario)
 

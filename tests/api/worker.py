@@ -13,6 +13,7 @@ import grpc.aio
 import uvloop
 from google.protobuf.message import Message
 
+from quorate.api import assembly
 from quorate.api.asgi import Receive, Scope, Send, respond
 from quorate.api.callers import Callers
 from quorate.api.calls import CallLimits, Calls
@@ -20,12 +21,18 @@ from quorate.api.encrypted import TlsPort
 from quorate.api.grpc_connection import GrpcServer
 from quorate.api.http2.limits import Limits
 from quorate.api.listener import HttpServer, Listener, ListenSocket, open_socket
+from quorate.api.passwords import Passwords
 from quorate.api.quota import Quota
 from quorate.api.ring import Ring
 from quorate.api.v3rpc import kv
+from quorate.api.v3rpc.auth import Auth
 from quorate.api.v3rpc.cluster import Cluster
+from quorate.api.v3rpc.election import Election
 from quorate.api.v3rpc.health import Health
+from quorate.api.v3rpc.lease import Lease, LeaseIds
+from quorate.api.v3rpc.lock import Lock
 from quorate.api.v3rpc.maintenance import Maintenance
+from quorate.api.v3rpc.recipes import Recipes
 from quorate.proto import rpc_pb2
 from quorate.wire.messages import Part
 from quorate.wire.sockets import Address, Endpoint
@@ -72,13 +79,20 @@ async def worker(
         callers = Callers(ring)
         health = Health(ring)
         maintenance = Maintenance(ring, "3.6.14", callers)
+        lease = Lease(ring, LeaseIds(0, 0), Quota(ring), callers)
+        recipes = Recipes(ring, assembly.make_watches(ring), lease, callers)
+        election = Election(recipes)
         routes = {
             **kv.KV(ring, bounds, Quota(ring), callers).routes(),
             **Cluster(ring).routes(),
             **maintenance.routes(),
             **health.routes(),
+            **Auth(ring, Passwords(4)).routes(),
+            **Lock(recipes).routes(),
+            **election.routes(),
         }
-        calls = Calls(ring, routes, {**health.streams(), **maintenance.streams()}, callers)
+        streams = {**health.streams(), **maintenance.streams(), **election.streams()}
+        calls = Calls(ring, routes, streams, callers)
         listener = Listener(GrpcServer(calls, limits or Limits()), HttpServer(hello_app))
         clock = asyncio.ensure_future(listener.run_clock())
         try:

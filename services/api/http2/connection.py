@@ -21,7 +21,7 @@ from quorate.api.http2.keepalive import DRAIN_PING, OUR_PING, Keepalive
 from quorate.api.http2.limits import Limits, Strain
 from quorate.api.http2.messages import PREFIX_BYTES, MessageRefused, prefix, take
 from quorate.api.http2.sending import SendingHalf
-from quorate.api.http2.streams import Stream
+from quorate.api.http2.streams import STREAM_BYTES, Stream
 
 CALL: Final = 0  # a whole unary call: its message; exactly one of respond, finish and reset is due
 OPENED: Final = 1  # a call of any other path; its messages follow
@@ -35,6 +35,7 @@ Event = tuple[int, int, RequestHead, bytes]
 # The frame header of DATA and the message prefix behind it, read at once.
 _data_and_prefix: Final = Struct(">IBIBI")
 _CONTINUATIONS_MAX: Final = 64  # frames of one header block
+_TOO_MANY_UNFINISHED: Final = "too many unfinished requests on this connection"
 
 
 class Connection(SendingHalf):
@@ -382,7 +383,13 @@ class Connection(SendingHalf):
     def _open(self, stream_id: int, head: RequestHead, ends: bool) -> None:
         stream = Stream(head, self._initial_window, self._limits.stream_window_bytes)
         self._streams[stream_id] = stream
-        if not head.is_unary:
+        if head.is_unary:
+            self.partial_bytes += STREAM_BYTES
+            stream.partial_bytes = STREAM_BYTES
+            if self.partial_bytes > self._limits.partial_bytes_max:
+                self._refuse(stream_id, stream, MessageRefused(answers.RESOURCE_EXHAUSTED, _TOO_MANY_UNFINISHED))
+                return
+        else:
             stream.is_reported = True
             self._events.append((OPENED, stream_id, head, b""))
         if ends:
@@ -419,11 +426,12 @@ class Connection(SendingHalf):
                 stream.message = message
             else:
                 raise MessageRefused(answers.UNIMPLEMENTED, "more than one message for a unary call")
-        held = len(buffer) + (0 if stream.message is None else len(stream.message))
+        held = len(buffer) + (STREAM_BYTES if head.is_unary else 0)
+        held += 0 if stream.message is None else len(stream.message)
         self.partial_bytes += held - stream.partial_bytes
         stream.partial_bytes = held
         if self.partial_bytes > self._limits.partial_bytes_max:
-            raise MessageRefused(answers.RESOURCE_EXHAUSTED, "too many unfinished requests on this connection")
+            raise MessageRefused(answers.RESOURCE_EXHAUSTED, _TOO_MANY_UNFINISHED)
 
     def _close_remote(self, stream_id: int, stream: Stream) -> None:
         """The client has sent all of its request."""

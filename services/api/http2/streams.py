@@ -1,8 +1,11 @@
 """One stream that is more than a call waiting for its answer: a request in pieces, or a response in pieces."""
 
 from collections import deque
+from typing import Final
 
 from quorate.api.http2.heads import RequestHead
+
+STREAM_BYTES: Final = 2_048  # what an unfinished unary request takes before its first octet: about this object
 
 
 class Stream:
@@ -33,7 +36,7 @@ class Stream:
         self.remote_closed = False  # the client has sent END_STREAM
 
         self.received = bytearray()  # of messages not yet whole
-        self.partial_bytes = 0  # held of unfinished messages, as counted on the connection
+        self.partial_bytes = 0  # held of unfinished messages, as counted on the connection, with STREAM_BYTES
         self.received_bytes = 0  # DATA octets in all, for content-length
         self.message: bytes | None = None  # of a unary call, until the client has closed its side
         self.receive_window = receive_window  # what the client may still send

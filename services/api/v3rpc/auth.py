@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from google.protobuf.message_factory import GetMessageClass
 
+from quorate.api import faults
 from quorate.api.calling import Cancel, Done, Failed
 from quorate.api.calls import Context, Route, Unary
 from quorate.api.passwords import Passwords
@@ -178,7 +179,7 @@ class Auth:
         elif isinstance(failure, CallFailed):
             done(failure.error.code, failure.error.text, b"")
         elif failure is not None:
-            raise failure
+            done(*faults.report(failure), b"")
         else:
             done(0, "", task.result())
 

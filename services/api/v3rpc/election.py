@@ -6,6 +6,7 @@ import asyncio
 
 from google.protobuf.message import Message
 
+from quorate.api import faults
 from quorate.api.calling import CallStream, Failed
 from quorate.api.calls import Context, Responses, Route, StreamDone, StreamRoute
 from quorate.api.feed import Compacted, Feed
@@ -117,6 +118,8 @@ class _Observation:
             self._done(Code.UNKNOWN, failed.message)
         except Compacted:
             self._done(Code.UNKNOWN, errors.COMPACTED.text)
+        except Exception as fault:  # the caller has to hear that there will be nothing more
+            self._done(*faults.report(fault))
 
     async def _observe_one(self, prefix: bytes) -> None:
         """Tell of one leader until its key is deleted."""

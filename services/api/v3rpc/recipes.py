@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
+from quorate.api import faults
 from quorate.api.callers import Callers
 from quorate.api.calling import Cancel, Done, Failed
 from quorate.api.calls import Context, Route
@@ -46,6 +47,7 @@ CALLS_MAX: Final = 20_000  # that wait for their turn in one worker; some kiloby
 SESSION_TTL_S: Final = 60  # of a lease that is granted here, as etcd's sessions have it
 
 Request = TypeVar("Request", bound=Message)
+Result = TypeVar("Result")
 
 
 def prefix_end(prefix: bytes) -> bytes:
@@ -209,7 +211,7 @@ class Recipes:
 
     async def taken(self, place: Place, value: bytes) -> TxnResponse:
         """Take a place; a caller who goes meanwhile does not leave it taken."""
-        taking = self.run(place.take(value))
+        taking = self._task(place.take(value))
         try:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -220,15 +222,14 @@ class Recipes:
         """Wait until it is the place's turn; a caller who goes meanwhile, or fails, gives it back."""
         try:
             return await place.wait_for_turn(self.watches)
-        except (asyncio.CancelledError, Failed):
+        except (asyncio.CancelledError, Exception):
             self.run(_given_back(place))
             raise
 
-    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run on, whatever becomes of the caller."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run on, whatever becomes of the caller. Nobody waits for what comes of it: a fault is logged."""
+        task = self._task(work)
+        task.add_done_callback(_report_fault)
         return task
 
     async def close(self) -> None:
@@ -238,11 +239,17 @@ class Recipes:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _task(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     def _start(self, work: Awaitable[Message], done: Done, expires_at: float | None) -> Cancel:
         async def answer() -> bytes:
             return (await work).SerializeToString()
 
-        task = self.run(answer())
+        task = self._task(answer())
         is_over = False
 
         def finished(task: asyncio.Task[bytes]) -> None:
@@ -256,7 +263,7 @@ class Recipes:
             elif isinstance(failure := task.exception(), Failed):
                 done(Code.UNKNOWN, failure.message, b"")
             elif failure is not None:
-                raise failure
+                done(*faults.report(failure), b"")
             else:
                 done(0, "", task.result())
 
@@ -294,6 +301,11 @@ def _settle(answer: asyncio.Future[bytes], code: int, message: str, response: by
         answer.set_exception(Failed(code, message))
     else:
         answer.set_result(response)
+
+
+def _report_fault(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        faults.report(failure)
 
 
 def _nothing() -> None:

@@ -9,6 +9,7 @@ from quorate.api.http2 import frames
 from quorate.api.http2.connection import CALL, CANCELLED, OPENED
 from quorate.api.http2.frames import frame
 from quorate.api.http2.limits import Limits
+from quorate.api.http2.streams import STREAM_BYTES
 from tests.api.http2.peer import PUT, WATCH, HeaderList, RawClient, message, request_headers, without
 
 UINT = struct.Struct(">I")
@@ -371,4 +372,16 @@ def test_unfinished_requests_of_one_connection_are_bounded() -> None:
     blocks = [(stream_id, payload) for kind, _, stream_id, payload in client.take() if kind == frames.HEADERS]
     assert [stream_id for stream_id, _ in blocks] == [5]
     assert dict(client.decoder.decode(blocks[0][1], raw=True))[b"grpc-status"] == b"8"
-    assert client.server.partial_bytes == 32_000
+    assert client.server.partial_bytes == 2 * (16_000 + STREAM_BYTES)
+
+
+def test_requests_that_were_only_begun_are_bounded() -> None:
+    client = RawClient(Limits(partial_bytes_max=100 * STREAM_BYTES))
+    for stream_id in range(1, 1001, 2):
+        client.give(client.headers(stream_id, request_headers()))
+    assert client.server.partial_bytes == 100 * STREAM_BYTES
+    refused = [kind for kind, *_ in client.take()]
+    assert refused.count(frames.HEADERS) == 400
+    client.give(frame(frames.DATA, frames.END_STREAM, 1, message(b"x")))
+    client.give(client.call(1001, b"x"))
+    assert client.server.partial_bytes == 99 * STREAM_BYTES
