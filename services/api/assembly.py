@@ -10,6 +10,7 @@ from typing import Final
 from quorate.api.callers import Callers
 from quorate.api.calls import CallLimits, Calls
 from quorate.api.encrypted import TlsPort
+from quorate.api.fellows import Fellows
 from quorate.api.front import Front, MetricsFront
 from quorate.api.gateway import Gateway
 from quorate.api.grpc_connection import GrpcServer
@@ -110,7 +111,8 @@ def make_listener(config: Config, ring: Ring, calls: Calls, expiry: Expiry | Non
         metrics.registry.register(expiry)
     message_bytes_max = config.max_request_bytes + GRPC_OVERHEAD_BYTES
     gateway = Gateway(calls, message_bytes_max) if config.enable_grpc_gateway else None
-    pages = make_pages(calls, ThisNode(ring, calls), metrics, message_bytes_max, config.enable_grpc_gateway)
+    fellows = Fellows(ring, lifecycle.worker_number(), config.api_workers, metrics.text)
+    pages = make_pages(calls, ThisNode(ring, calls, fellows), metrics, message_bytes_max, config.enable_grpc_gateway)
     front = Front(gateway, pages, config.cors, config.host_whitelist, lambda: calls.callers.state.enabled)
     return Listener(server, HttpServer(front), HttpServer(MetricsFront(pages)))
 

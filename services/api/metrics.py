@@ -1,7 +1,7 @@
 """/metrics: this worker's counters, and the figures of the node's other processes put beside them.
 
-Every process owns its own names. Where several say the same name with the same labels, as all do with process_*, the
-page shows the sum: a dashboard made for etcd sees one node.
+Every process owns its own names. Where several say the same name with the same labels, as all do with process_* and
+the api workers with their counters, the page shows the sum: a dashboard made for etcd sees one node.
 """
 
 import resource
@@ -30,7 +30,10 @@ from quorate.wire.errors import Code
 
 TAG: Final = "Member"
 OLDEST: Final = frozenset({"process_start_time_seconds"})  # the node is as old as its oldest process
-LARGEST: Final = frozenset({"process_max_fds"})  # a limit for each process, not one they share
+LARGEST: Final = frozenset(  # a limit for each process, not one they share; what each knows, not what they counted
+    {"process_max_fds", "os_fd_limit", "etcd_server_version", "etcd_server_healthcheck"}
+)
+BARE_COUNTERS: Final = ("etcd_server_health_success", "etcd_server_health_failures")  # etcd's names without _total
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # etcd has none, and they double the page
 
@@ -124,7 +127,10 @@ class Metrics:
         """This worker's own figures as Prometheus text."""
         self.before_text()
         self._fd_used.set(sum(1 for _ in Path("/proc/self/fd").iterdir()))
-        return generate_latest(self.registry).decode()
+        text = generate_latest(self.registry).decode()
+        for name in BARE_COUNTERS:
+            text = text.replace(f"{name}_total", name)
+        return text
 
 
 def _grpc_type(method: MethodDescriptor) -> str:
@@ -162,9 +168,10 @@ def merge(texts: Iterable[str]) -> str:
 def _combined(name: str, before: float | None, value: float) -> float:
     if before is None:
         return value
-    if name in OLDEST:
+    family = name.partition("{")[0]
+    if family in OLDEST:
         return min(before, value)
-    if name in LARGEST:
+    if family in LARGEST:
         return max(before, value)
     return before + value
 

@@ -183,6 +183,10 @@ class Ring:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
+    def connect(self, neighbour: Address) -> Channel:
+        """A channel to a process that is no part of every call."""
+        return self._endpoint.connect(neighbour)
+
     # --- hearing -----------------------------------------------------------------------------------------------------
 
     def on_message(self, part: Part, kind: Kind, handler: Handler) -> None:

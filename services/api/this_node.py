@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 from struct import Struct
 from typing import Final
 
 from quorate.api.calling import Failed
 from quorate.api.calls import NODE_CONTEXT, Calls
+from quorate.api.fellows import Fellows
 from quorate.api.ring import Done, Ring
 from quorate.proto import rpc_pb2
 from quorate.wire.errors import CallFailed
@@ -22,19 +22,19 @@ VERSION_TIMEOUT_S: Final = 1.0
 HEALTH_KEY: Final = b"health"  # read, never written; the answer does not matter
 
 _REQUEST_ID: Final = Struct("<Q")
-_OTHERS: Final = (Part.CONSENSUS, Part.STORAGE, Part.WATCH)
 
 
 class ThisNode:
     """Implements `node_view.NodeView` over the ring."""
 
-    def __init__(self, ring: Ring, calls: Calls) -> None:
+    def __init__(self, ring: Ring, calls: Calls, fellows: Fellows) -> None:
         self._ring = ring
+        self._fellows = fellows
         self._calls = calls
         self._numbers = count(1)
-        self._figures: dict[tuple[Part, int], asyncio.Future[str]] = {}
-        for part in _OTHERS:
-            ring.on_message(part, Kind.STATS, partial(self._on_figures, part))
+        self._figures: dict[int, asyncio.Future[str]] = {}  # by request id
+        for part in Part:
+            ring.on_message(part, Kind.STATS, self._on_figures)
 
     async def status(self) -> rpc_pb2.StatusResponse:
         """Maintenance.Status of this member; raises Failed."""
@@ -63,22 +63,22 @@ class ThisNode:
 
     async def statistics(self) -> list[str]:
         """The figures of the other processes; those that do not answer soon are missing."""
-        number = next(self._numbers)
-        loop = asyncio.get_running_loop()
-        asked: list[asyncio.Future[str]] = []
         ring = self._ring
-        for part, channel in zip(_OTHERS, (ring.consensus, ring.storage, ring.watch), strict=True):
+        loop = asyncio.get_running_loop()
+        asked: dict[int, asyncio.Future[str]] = {}
+        for channel in (ring.consensus, ring.storage, ring.watch, *self._fellows.open):
             if channel.opened:
-                figures: asyncio.Future[str] = loop.create_future()
-                self._figures[part, number] = figures
-                asked.append(figures)
-                channel.send(Kind.STATS_READ, _REQUEST_ID.pack(number))
-        self._ring.flush_soon()
+                number = next(self._numbers)
+                asked[number] = self._figures[number] = loop.create_future()
+                is_fellow = channel.peer.part is Part.API
+                question = self._fellows.question(number) if is_fellow else _REQUEST_ID.pack(number)
+                channel.send(Kind.STATS_READ, question)
+        ring.flush_soon()
         if asked:
-            await asyncio.wait(asked, timeout=STATISTICS_TIMEOUT_S)
-        for part in _OTHERS:
-            self._figures.pop((part, number), None)
-        return [figures.result() for figures in asked if figures.done()]
+            await asyncio.wait(asked.values(), timeout=STATISTICS_TIMEOUT_S)
+        for number in asked:
+            self._figures.pop(number, None)
+        return [figures.result() for figures in asked.values() if figures.done()]
 
     def raft_state(self) -> dict[str, object]:
         """The member's place in its cluster as far as this worker has heard."""
@@ -112,8 +112,8 @@ class ThisNode:
             raise Failed(failed.error.code, failed.error.text) from failed
         return await answer
 
-    def _on_figures(self, part: Part, body: bytes) -> None:
+    def _on_figures(self, body: bytes) -> None:
         (number,) = _REQUEST_ID.unpack_from(body)
-        figures = self._figures.pop((part, number), None)
+        figures = self._figures.pop(number, None)
         if figures is not None and not figures.done():
             figures.set_result(body[_REQUEST_ID.size :].decode())

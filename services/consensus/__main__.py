@@ -20,6 +20,7 @@ from quorate.consensus.node import assemble
 from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import NOBODY
 from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.round_trips import RoundTrips
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.stats import Stats
 from quorate.consensus.wal import SEGMENT_BYTES
@@ -72,16 +73,19 @@ async def main(config: Config) -> None:
     removed = asyncio.Event()
     peers = Peers(loop, settings, driver.membership, driver.hear, removed.set, snapshots.receive)
     driver.network, driver.courier = peers, snapshots
-    driver.on_stats = Stats(driver, peers, snapshots, expiry).render
+    stats = Stats(driver, peers, snapshots, expiry)
+    driver.on_stats = stats.render
     driver.on_removed = removed.set
     peers.start(listeners)
     driver.start(config.api_workers, hasten=start.is_new or config.initial_election_tick_advance)
-    watching = loop.create_task(expiry.watch()) if expiry is not None else None
+    watching = [loop.create_task(RoundTrips(peers, stats.registry).watch())]
+    if expiry is not None:
+        watching.append(loop.create_task(expiry.watch()))
     try:
         await ended(driver, stop, removed)
     finally:
-        if watching is not None:
-            watching.cancel()
+        for task in watching:
+            task.cancel()
         driver.stop()
         snapshots.close()
         peers.close()

@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from struct import Struct
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -29,6 +30,8 @@ SILENCE_S_MAX: Final = 5  # of a new connection
 LINGER_S: Final = 1.0
 RECEIVE_BYTES: Final = 256 * 1024
 RECEIVES_MAX: Final = 8  # of one connection in a row, so that the others get their turn
+_RTT: Final = Struct("=I")
+_RTT_OFFSET: Final = 68  # tcpi_rtt in Linux' struct tcp_info, microseconds
 Contexts = Callable[[], ssl.SSLContext]
 Judge = Callable[[ssl.SSLSocket, str | None], object]  # raises PeerRefused; with no address for who was dialled
 
@@ -198,6 +201,15 @@ class Stream:
         self._open = True
         loop.add_reader(connection, self._receive)
         loop.call_soon(self._receive)  # TLS may hold bytes that came with the handshake
+
+    def round_trip_s(self) -> float | None:
+        """The kernel's estimate in seconds; None where it has none."""
+        if not self._open or self._connection.family == socket.AF_UNIX:
+            return None
+        (microseconds,) = _RTT.unpack_from(
+            self._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + _RTT.size), _RTT_OFFSET
+        )
+        return float(microseconds) / 1e6 if microseconds else None
 
     def send(self, frame: bytes) -> bool:
         """Takes `frame` for the next flush; False if it was dropped."""

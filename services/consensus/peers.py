@@ -192,6 +192,10 @@ class Peers:
         """From a member, since this process began."""
         return self.peers[number].received_bytes + sum(stream.received_bytes for stream in self._streams(number))
 
+    def round_trips_s(self, number: int) -> list[float]:
+        """What the kernel has measured on the connections with a member, in seconds."""
+        return [seconds for stream in self._streams(number) if (seconds := stream.round_trip_s()) is not None]
+
     def close(self) -> None:
         """Ends every connection."""
         self._closed = True

@@ -25,14 +25,14 @@ class Stats(Collector):
         self._driver = driver
         self._peers = peers
         self._snapshots = snapshots
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
         if expiry is not None:
-            self._registry.register(expiry)
+            self.registry.register(expiry)
 
     def render(self) -> bytes:
         """Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     def describe(self) -> list[Metric]:
         """Nothing beforehand: registering must not collect."""

@@ -73,7 +73,7 @@ class Kind(IntEnum):
     IMAGE_TAKE = 18  # empty: write an image of the database and say where it is
     IMAGE_TAKEN = 19  # Image
     IMAGE_INSTALL = 20  # Image: replace the database by this file; storage says hello again afterwards
-    STATS_READ = 21  # request id (8 bytes, little endian)
+    STATS_READ = 21  # request id (8 bytes, little endian); from an api worker to another also its number (1 byte)
     STATS = 22  # request id, then Prometheus text of this process
     AUTH = 23  # wire.identity.AuthState: what api knew of callers before it is void
     WATCH_IDLE = 25  # one byte, 1: nobody waits, storage need not publish each change; 0: somebody does; answered alike

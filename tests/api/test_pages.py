@@ -60,7 +60,7 @@ def test_calls_and_health_checks_are_counted(pages: Pages) -> None:
     labels = 'grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"'
     assert f"grpc_server_started_total{{{labels}}} 1" in text
     assert 'grpc_code="OK",' + labels in text
-    assert "etcd_server_health_success_total 1" in text
+    assert "etcd_server_health_success 1" in text
     assert 'etcd_server_healthchecks_total{name="serializable_read",status="success",type="livez"} 1' in text
 
 
@@ -89,11 +89,16 @@ def test_labels_keep_samples_apart_even_with_spaces_in_them() -> None:
     assert merge([text]) == '# TYPE a gauge\na{b="x y"} 1\na{b="z"} +Inf\n'
 
 
+def test_what_every_worker_knows_is_not_added_up() -> None:
+    text = Metrics().text()
+    assert 'etcd_server_version{server_version="3.6.14"} 1\n' in merge([text, text])
+
+
 def test_two_workers_in_one_process_have_figures_of_their_own() -> None:
     first, second = Metrics(), Metrics()
     first.count_health(healthy=True)
-    assert "etcd_server_health_success_total 1.0" in first.text()
-    assert "etcd_server_health_success_total 0.0" in second.text()
+    assert "etcd_server_health_success 1.0" in first.text()
+    assert "etcd_server_health_success 0.0" in second.text()
 
 
 # Documentation

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from quorate.api.calling import Failed
+from quorate.api.fellows import Fellows
 from quorate.api.this_node import ThisNode
 from quorate.wire import errors
 from tests.api.worker import Worker, run, until, worker
@@ -13,7 +14,7 @@ from tests.fakes.ring import LEADER
 
 
 def node(door: Worker) -> ThisNode:
-    return ThisNode(door.ring, door.calls)
+    return ThisNode(door.ring, door.calls, Fellows(door.ring, 0, 1, str))
 
 
 def test_status_is_both_shares() -> None:

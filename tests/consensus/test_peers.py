@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from quorate.consensus.connections import listen
 from quorate.consensus.frames import PeerMessage
 from quorate.consensus.membership import Member, Membership
 from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import Append, Entry, EntryKind, Heartbeat
+from quorate.consensus.round_trips import RoundTrips
 from quorate.node import tls
 from quorate.node.certificates import Purpose, Subject
 from quorate.node.config import Config
@@ -138,6 +140,24 @@ def test_members_with_certificates_talk_both_ways(authority: Authority) -> None:
             await heard_by(two, 2)
             appended = next(message for message in two.heard if isinstance(message, Append))
             assert [entry.payload for entry in appended.entries] == [entry.payload for entry in entries]
+
+    run(scenario())
+
+
+def test_round_trips_are_measured_on_plain_and_on_encrypted_connections(authority: Authority) -> None:
+    async def scenario() -> None:
+        for sides in ((PLAIN, PLAIN), (good_files(authority, "one"), good_files(authority, "two"))):
+            async with connected(*sides) as (one, two):
+                await active(one, two)
+                registry = CollectorRegistry()
+                trips = RoundTrips(one.peers, registry)
+                trips.sample()
+                name = "etcd_network_peer_round_trip_time_seconds"
+                count = registry.get_sample_value(f"{name}_count", {"To": "2"})
+                total = registry.get_sample_value(f"{name}_sum", {"To": "2"})
+                assert count is not None
+                assert total is not None
+                assert 0 < total / count < 5
 
     run(scenario())
 
