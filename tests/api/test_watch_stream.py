@@ -44,6 +44,28 @@ def test_ids_are_counted_from_zero_and_skip_those_in_use(world: World, client: C
     assert created == [0, 1, 2, 3]
 
 
+def test_storage_is_asked_about_a_few_requests_at_a_time_and_all_have_their_turn(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_stream, "ASKED_MAX", 3)
+    for _ in range(10):
+        client.create(b"a")
+    client.cancel(4)
+    client.progress()
+    client.create(b"b")
+    assert len(world.answers.waiting) == 3
+    gone = world.client()
+    for _ in range(10):
+        gone.create(b"a")
+    gone.stream.close()
+    world.run()
+    told = [(response.watch_id, response.created, response.canceled) for response in client.responses[:12]]
+    assert told == [*((number, True, False) for number in range(10)), (4, False, True), (10, True, False)]
+    assert world.watches.places == 10
+    put(world, b"a")
+    assert len([response for response in client.responses if response.events]) == 9
+
+
 def test_the_answer_carries_the_revision_that_was_current(world: World, client: Client) -> None:
     put(world, b"a")
     client.create(b"a")

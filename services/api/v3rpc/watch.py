@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Final
@@ -17,6 +19,7 @@ from quorate.wire import errors
 from quorate.wire.errors import CallFailed, Code
 from quorate.wire.messages import Op
 
+ASKED_MAX: Final = 4_096  # questions of all streams under way; a fifth of what the ring bears
 PROGRESS_SPREAD: Final = 0.1  # of the interval: streams opened together do not all wake at once
 ASK_AGAIN_S: Final = 0.1  # after storage could not be asked
 
@@ -39,6 +42,8 @@ class Watch:
         self._limits = limits
         self._progress_interval_s = progress_interval_s
         self._random = random
+        self._asked = 0  # questions under way
+        self._unasked: deque[Callable[[], None]] = deque()  # bounded by the places that streams have
 
     def streams(self) -> dict[str, StreamRoute]:
         return {"/etcdserverpb.Watch/Watch": StreamRoute(self.open)}
@@ -54,6 +59,23 @@ class Watch:
         return self._progress_interval_s * (1 + PROGRESS_SPREAD * self._random.random())
 
     def _ask(self, context: Context, key: bytes, range_end: bytes, answered: Answered) -> None:
+        """Ask when it is the question's turn: however many there are, they leave the ring room for other calls."""
+
+        def told(refusal: str, header: bytes) -> None:
+            if self._unasked:
+                self._unasked.popleft()()
+            else:
+                self._asked -= 1
+            answered(refusal, header)
+
+        ask = partial(self._put, context, key, range_end, told)
+        if self._asked < ASKED_MAX:
+            self._asked += 1
+            ask()
+        else:
+            self._unasked.append(ask)
+
+    def _put(self, context: Context, key: bytes, range_end: bytes, answered: Answered) -> None:
         """A count of the range: it is judged as a read of it, and its header is what is wanted."""
         question = RangeRequest(key=key, range_end=range_end, serializable=True, count_only=True)
 
@@ -68,7 +90,7 @@ class Watch:
                 answered(f"rpc error: code = {Code(code).go_name} desc = {message}", b"")
 
         def again() -> None:
-            self._ring.at(self._ring.now() + ASK_AGAIN_S, self._ask, context, key, range_end, answered)
+            self._ring.at(self._ring.now() + ASK_AGAIN_S, self._put, context, key, range_end, answered)
 
         def identified(code: int, message: str) -> None:
             if code:

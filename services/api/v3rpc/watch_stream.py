@@ -29,6 +29,7 @@ from quorate.wire.watching import Form
 
 QUEUE_BYTES_MAX: Final = 1024 * 1024
 WRITE_BYTES_MAX: Final = 256 * 1024  # composed at once: many watchers of a large value are many times its size
+ASKED_MAX: Final = 512  # questions of one stream under way: others have theirs answered between them
 RESTS_KEPT: Final = 4096  # ids are counted from 0 on each stream, so most streams share theirs
 INVALID_WATCH_ID: Final = -1
 FRAGMENT_OVERHEAD_BYTES: Final = 512 * 1024  # etcd's grpcOverheadBytes, on top of max-request-bytes
@@ -126,6 +127,8 @@ class Stream:
         self._starts: dict[int, int] = {}  # start revisions that were in the future
         self._notified: dict[int, None] = {}  # watchers that asked for progress
         self._requests: deque[Request] = deque()
+        self._asked = 0  # requests that storage is asked about
+        self._unasked: deque[Request] = deque()  # those behind them
         self._queue: deque[Callable[[], None]] = deque()
         self._queue_bytes = 0
         watches.enter(self)
@@ -143,13 +146,13 @@ class Stream:
         self._watches.places += 1
         request = Request(message)
         self._requests.append(request)
-        if kind == "create_request":
-            self._ask(asked.create_request.key or b"\0", asked.create_request.range_end, self._answer_to(request))
-        elif kind == "cancel_request":
-            self._ask(b"\0", b"", self._answer_to(request))
-        else:
+        if kind == "progress_request":
             request.is_answered = True
             self._carry_out()
+        elif self._asked < ASKED_MAX:
+            self._ask_about(request, asked)
+        else:
+            self._unasked.append(request)
 
     def writable(self) -> None:
         """The client takes something again."""
@@ -170,6 +173,7 @@ class Stream:
         self._watchers.clear()
         self._queue.clear()
         self._requests.clear()
+        self._unasked.clear()
 
     def tick(self) -> None:
         """The interval of progress notifications is over."""
@@ -178,14 +182,22 @@ class Stream:
 
     # --- requests ------------------------------------------------------------------------------------------
 
-    def _answer_to(self, request: Request) -> Answered:
+    def _ask_about(self, request: Request, asked: rpc_pb2.WatchRequest) -> None:
+        """Ask storage about a request to create or to cancel."""
+
         def answered(refusal: str, header: bytes) -> None:
+            self._asked -= 1
             request.is_answered = True
             request.refusal = refusal
             request.header = header or self._watches.header(self._watches.revision)
             self._carry_out()
+            if self._unasked:
+                next_one = self._unasked.popleft()
+                self._ask_about(next_one, rpc_pb2.WatchRequest.FromString(next_one.message))
 
-        return answered
+        self._asked += 1
+        create = asked.create_request  # empty where it is to cancel
+        self._ask(create.key or b"\0", create.range_end, answered)
 
     def _carry_out(self) -> None:
         """Carry out what is answered, in the order of the requests."""

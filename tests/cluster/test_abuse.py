@@ -1,0 +1,223 @@
+"""Floods against a real node: others are served meanwhile and afterwards, by the same processes, which stay small.
+
+How each of them is turned away in detail is in tests/api/test_abuse.py.
+"""
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import grpc
+import pytest
+
+from bench import servers
+from bench.servers import Node
+from quorate.api.http2 import frames
+from quorate.proto import rpc_pb2
+from quorate.wire import errors
+from tests.support import floods
+from tests.support.cluster import SERVICES, quorate_cluster, service_pids, wait_until
+from tests.support.rpc import Caller, calling, refusal
+
+MIB: Final = 1 << 20
+GROWTH_BYTES_MAX: Final = 200 * MIB  # of any process of the node
+WAIT_S_MAX: Final = 10.0  # of a call beside a flood, on a machine that is busy with both
+ATTACKERS: Final = 3
+TIMEOUT_S: Final = 60.0
+
+
+class Bystander(threading.Thread):
+    """A client that puts one key after another over the connection it has."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+        self._is_stopping = threading.Event()
+        self.failures: list[str] = []
+        self.served = 0
+        self.wait_s_max = 0.0
+
+    def run(self) -> None:
+        while not self._is_stopping.is_set():
+            began = time.monotonic()
+            try:
+                self._caller.unary("KV/Put", rpc_pb2.PutRequest(key=b"bystander", value=b"v"), TIMEOUT_S)
+            except grpc.RpcError as failure:
+                self.failures.append(str(refusal(failure)))
+            else:
+                self.served += 1
+            self.wait_s_max = max(self.wait_s_max, time.monotonic() - began)
+
+    def stop(self) -> None:
+        self._is_stopping.set()
+        self.join()
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with quorate_cluster(1) as cluster:
+        yield cluster.nodes[0]
+
+
+@pytest.fixture(autouse=True)
+def unharmed(node: Node) -> Iterator[None]:
+    """What has to be true of every test here."""
+    pids = {service: service_pids(node, service) for service in SERVICES}
+    before = {service: resident_bytes(pids[service][0]) for service in SERVICES}
+    with calling(node.endpoint) as caller:
+        bystander = Bystander(caller)
+        bystander.start()
+        try:
+            wait_until(lambda: bystander.served > 0, "the bystander is served")
+            yield
+            served = bystander.served
+            wait_until(lambda: bystander.served > served, "the bystander is served afterwards")
+        finally:
+            bystander.stop()
+    assert bystander.failures == []
+    assert bystander.wait_s_max < WAIT_S_MAX
+    assert {service: service_pids(node, service) for service in SERVICES} == pids
+    grown = {service: resident_bytes(pids[service][0]) - before[service] for service in SERVICES}
+    assert {service: size for service, size in grown.items() if size > GROWTH_BYTES_MAX} == {}
+
+
+def resident_bytes(pid: int) -> int:
+    """The most a process has had in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+def connected(node: Node) -> socket.socket:
+    return socket.create_connection((servers.HOST, node.client_port), timeout=TIMEOUT_S)
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """What the node says until it hangs up."""
+    heard = b""
+    with contextlib.suppress(ConnectionError):
+        while data := connection.recv(65_536):
+            heard = (heard + data)[-65_536:]
+    return heard
+
+
+@pytest.mark.parametrize("name", floods.NAMES)
+def test_floods_of_frames(node: Node, name: str) -> None:
+    for _ in range(ATTACKERS):
+        with connected(node) as connection:
+            with contextlib.suppress(ConnectionError):
+                for octets in floods.flood(name):
+                    connection.sendall(octets)
+            rest_of(connection)
+
+
+def test_requests_that_are_begun_and_never_ended(node: Node) -> None:
+    head = floods.call_head(b"/etcdserverpb.KV/Put")
+    with connected(node) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(frames.PREFACE + frames.settings({}))
+        connection.setblocking(False)
+        for first in range(0, 100_000, 1_000):
+            octets = b"".join(frames.frame(frames.HEADERS, 4, 2 * n + 1, head) for n in range(first, first + 1_000))
+            swallow(connection)
+            connection.setblocking(True)
+            connection.sendall(octets)
+            connection.setblocking(False)
+
+
+def swallow(connection: socket.socket) -> None:
+    """Read what is there."""
+    with contextlib.suppress(BlockingIOError):
+        while connection.recv(1 << 20):
+            pass
+
+
+def test_heads_that_come_letter_by_letter(node: Node) -> None:
+    with contextlib.ExitStack() as opened:
+        slow = [opened.enter_context(connected(node)) for _ in range(500)]
+        for letters in (b"GET /heal", b"th HTTP/1.1\r\nHo", b"st: x\r\nX-", b"More: "):
+            for connection in slow:
+                connection.sendall(letters)
+
+
+def test_bodies_that_come_letter_by_letter(node: Node) -> None:
+    with contextlib.ExitStack() as opened:
+        slow = [opened.enter_context(connected(node)) for _ in range(500)]
+        for letters in (
+            b"POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n",
+            b'{"key"',
+            b':"YQ==',
+        ):
+            for connection in slow:
+                connection.sendall(letters)
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: "])
+def test_giant_heads_of_http_1(node: Node, start: bytes) -> None:
+    for _ in range(ATTACKERS):
+        with connected(node) as connection, contextlib.suppress(ConnectionError):
+            connection.sendall(start)
+            for _ in range(64):
+                connection.sendall(b"x" * MIB)
+            rest_of(connection)
+
+
+def test_a_million_watchers(node: Node) -> None:
+    create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k")).SerializeToString()
+    thousand = (b"\0" + len(create).to_bytes(4, "big") + create) * 1_000
+    greedy = floods.Pouring(servers.HOST, node.client_port, b"/etcdserverpb.Watch/Watch", TIMEOUT_S)
+    try:
+        for _ in range(1_000):
+            greedy.pour(thousand)
+        assert greedy.is_over
+    finally:
+        greedy.close()
+
+
+def nested(depth: int) -> bytes:
+    """A transaction in a transaction in a transaction, deeper than the library would write it."""
+    inner = b"\x12\x06\x12\x04\x0a\x02ab"  # success: request_put
+    for _ in range(depth):
+        for tag in (b"\x22", b"\x12"):  # RequestOp.request_txn, TxnRequest.success
+            inner = tag + varint(len(inner)) + inner
+    return inner
+
+
+def varint(number: int) -> bytes:
+    octets = bytearray()
+    while number >= 0x80:
+        octets.append(number & 0x7F | 0x80)
+        number >>= 7
+    octets.append(number)
+    return bytes(octets)
+
+
+def test_transactions_of_great_depth_and_width(node: Node) -> None:
+    deep = nested(20_000)
+    puts = [rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"%d" % number)) for number in range(50_000)]
+    wide = rpc_pb2.TxnRequest(success=puts).SerializeToString()
+    with calling(node.endpoint) as caller:
+        for body in (deep, nested(300), wide) * 3:
+            with pytest.raises(grpc.RpcError) as caught:
+                caller.raw("/etcdserverpb.KV/Txn", body)
+            assert refusal(caught.value)[1] in (errors.MALFORMED_REQUEST.text, errors.TOO_MANY_OPS.text)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"success":[{"request_txn":' * 30_000, b"[" * MIB, b'{"a":' * 200_000, b'{"key":"' + b"\\u0041" * 200_000],
+    ids=["transactions", "arrays", "objects", "escapes"],
+)
+def test_json_of_great_depth(node: Node, body: bytes) -> None:
+    connection = http.client.HTTPConnection(servers.HOST, node.client_port, timeout=TIMEOUT_S)
+    try:
+        for _ in range(5):
+            connection.request("POST", "/v3/kv/txn", body)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 400
+    finally:
+        connection.close()
