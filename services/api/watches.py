@@ -36,6 +36,7 @@ PLACES_MAX = 500_000  # watchers of one worker's clients, and their requests tha
 MESSAGE_PREFIX = Struct(">BI")  # of a gRPC message: whether it is compressed, its length
 
 _EVENTS_HEAD = DELIVER_EVENTS.size
+_EVENTS = int(Told.EVENTS)
 
 
 class Owner(Protocol):
@@ -194,9 +195,11 @@ class Watches:
 
     def deliver(self, body: bytes) -> None:
         """DELIVER."""
-        match body[0]:
-            case Told.EVENTS:
-                self._events(body)
+        kind = body[0]
+        if kind == _EVENTS:
+            self._events(body)
+            return
+        match kind:
             case Told.SYNCED:
                 _, handle, revision, peer = SYNCED.unpack(body)
                 self._reach(revision)

@@ -19,7 +19,7 @@ from typing import Final
 
 from quorate.watch.catch_up import SLICE_BYTES_MAX, SLICE_REVISIONS_MAX, Batch, CatchUp, Cohort
 from quorate.watch.events import encoded
-from quorate.watch.groups import Fan, Group, State, Worker
+from quorate.watch.groups import PREVIOUS, Fan, Group, State, Worker
 from quorate.watch.ranges import TO_THE_END, Ranges
 from quorate.wire.messages import EVENTS, MAIN_SHIFT, main_revision
 from quorate.wire.watching import (
@@ -32,7 +32,6 @@ from quorate.wire.watching import (
     SYNCED,
     WATCH_NEEDS,
     Change,
-    Form,
     HistoryRead,
     Told,
     changes_of,
@@ -44,6 +43,7 @@ NO_GROUP: Final = 0
 _FUTURE_GONE_MAX: Final = 1_000
 _GAP_READ: Final = 0  # request id of the hub's own reads
 _UNKNOWN: Final = -1
+_EVENTS: Final = int(Told.EVENTS)
 
 
 class Hub:
@@ -96,7 +96,7 @@ class Hub:
         """Let a group wait from its next revision on."""
         assert group.handle not in worker.groups, "a handle is drawn once"
         worker.groups[group.handle] = group
-        if group.fan.form & Form.PREVIOUS:
+        if group.fan.form & PREVIOUS:
             self._previous_groups += 1
             self._announce_needs()
         self._place(group)
@@ -106,7 +106,7 @@ class Hub:
         group = worker.groups.pop(handle, None)
         if group is None:
             return
-        if group.fan.form & Form.PREVIOUS:
+        if group.fan.form & PREVIOUS:
             self._previous_groups -= 1
         state, group.state = group.state, State.GONE
         if state is State.SYNCED:
@@ -272,7 +272,7 @@ class Hub:
                 form = fan.form
                 if form & 3 and not fan.wants(is_tombstone):
                     continue
-                if form & Form.PREVIOUS:
+                if form & PREVIOUS:
                     event = with_previous = with_previous or encoded(is_tombstone, key_value, previous)
                 else:
                     event = plain = plain or encoded(is_tombstone, key_value, b"")
@@ -296,7 +296,7 @@ class Hub:
             events = fan.events
             assert events is not None
             self.events_told += len(events)
-            if worker.held_streams or worker.is_full or (fan.form & Form.PREVIOUS and not batch.with_previous):
+            if worker.held_streams or worker.is_full or (fan.form & PREVIOUS and not batch.with_previous):
                 self._fall_behind(fan, batch)
                 if not fan.groups:
                     fan.events = None
@@ -306,7 +306,7 @@ class Hub:
                 continue
             if len(events) == 1:
                 handles = fan.handles
-                head = DELIVER_EVENTS.pack(Told.EVENTS, events[0][0], following, len(handles) // HANDLE_BYTES)
+                head = DELIVER_EVENTS.pack(_EVENTS, events[0][0], following, len(handles) // HANDLE_BYTES)
                 worker.send(head, handles, events[0][1])
             else:
                 worker.tell_handles(fan.handles, events, 0, following)
@@ -321,7 +321,7 @@ class Hub:
     def _fall_behind(self, fan: Fan, batch: Batch) -> None:
         """Take those groups out of a fan that can not be told this batch."""
         worker = fan.worker
-        is_ready = batch.with_previous or not fan.form & Form.PREVIOUS
+        is_ready = batch.with_previous or not fan.form & PREVIOUS
         if worker.is_full or not is_ready:
             leaving = fan.groups
         else:
@@ -396,7 +396,7 @@ class Hub:
             heappush(self._future, group)
         elif group.next_revision <= self.revision:
             self.catch_up.add(group, self.revision)
-        elif group.fan.form & Form.PREVIOUS and not self._previous_told:
+        elif group.fan.form & PREVIOUS and not self._previous_told:
             group.state = State.UNCONFIRMED
             self._unconfirmed[group] = None
         else:

@@ -17,10 +17,10 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from quorate.watch.events import encoded
-from quorate.watch.groups import Encoded, Fan, Group, State, Stream, Worker
+from quorate.watch.groups import PREVIOUS, Encoded, Fan, Group, State, Stream, Worker
 from quorate.watch.ranges import TO_THE_END, Ranges
 from quorate.wire.messages import main_revision
-from quorate.wire.watching import Change, Form, HistoryRead
+from quorate.wire.watching import Change, HistoryRead
 
 NEAR_REVISIONS_MAX: Final = 2_000
 NEAR_GROUPS_MIN: Final = 3  # fewer are read one by one: their ranges may be small
@@ -60,7 +60,7 @@ class Cohort:
         self.last_revision = revision
         self.is_near = whole
         self.key, self.range_end = (TO_THE_END, TO_THE_END) if whole else _range_of(groups[0])
-        self.with_previous = any(group.fan.form & Form.PREVIOUS for group in groups)
+        self.with_previous = any(group.fan.form & PREVIOUS for group in groups)
         self._ranges: Ranges[Bucket] = Ranges()
         buckets: dict[tuple[Worker, bytes, bytes, int, int], Bucket] = {}
         for group in groups:
@@ -89,7 +89,7 @@ class Cohort:
             for bucket in match(key):
                 if main < bucket.next_revision or not bucket.fan.wants(is_tombstone):
                     continue
-                if bucket.fan.form & Form.PREVIOUS:
+                if bucket.fan.form & PREVIOUS:
                     with_previous = with_previous or encoded(is_tombstone, key_value, previous)
                     bucket.events.append((main, with_previous))
                 else:

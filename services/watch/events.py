@@ -6,8 +6,6 @@ _EVENTS = b"\x5a"  # WatchResponse.events = 11
 _DELETE = b"\x08\x01"  # Event.type = 1: DELETE
 _KV = b"\x12"  # Event.kv = 2
 _PREV_KV = b"\x1a"  # Event.prev_kv = 3
-_KV_SHORT = [_KV + bytes((size,)) for size in range(0x80)]
-_EVENTS_SHORT = [_EVENTS + bytes((size,)) for size in range(0x80)]
 
 
 def varint(value: int) -> bytes:
@@ -23,13 +21,17 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+_KV_OF = [_KV + varint(size) for size in range(1024)]
+_EVENTS_OF = [_EVENTS + varint(size) for size in range(1024)]
+
+
 def encoded(is_tombstone: int, key_value: bytes, previous: bytes) -> bytes:
     """A change as one `events` field; `previous` is empty where there is none or nobody asks for it."""
     size = len(key_value)
-    event = (_KV_SHORT[size] if size < 0x80 else _KV + varint(size)) + key_value
+    event = (_KV_OF[size] if size < 1024 else _KV + varint(size)) + key_value
     if is_tombstone:
         event = _DELETE + event
     if previous:
         event += _PREV_KV + varint(len(previous)) + previous
     size = len(event)
-    return (_EVENTS_SHORT[size] if size < 0x80 else _EVENTS + varint(size)) + event
+    return (_EVENTS_OF[size] if size < 1024 else _EVENTS + varint(size)) + event

@@ -24,6 +24,7 @@ _TAIL_WORD: Final = len(answers.TAIL_TAUGHT) << 8 | frames.HEADERS
 _BOTH_ENDS: Final = frames.END_STREAM | frames.END_HEADERS
 
 _RESET_REMEMBERED_MAX: Final = 1_024
+_AHEAD_BYTES_MAX: Final = 65_536  # of small messages of streams composed before `output` is asked; beyond it they queue
 
 
 class SendingHalf:
@@ -47,6 +48,7 @@ class SendingHalf:
         self._has_static_blocks = False
         self._table_update = b""  # to precede the next header block
         self._reset_here: dict[int, None] = {}  # streams we ended first; frames under way for them are ignored
+        self._ahead_bytes = 0  # of stream messages composed since `output` was asked
         self._frames_sent = 0  # DATA frames of queued answers since the last tick
         self._answered = False  # headers were sent other than with DATA, since the client's last ping
         self.queued_bytes = 0  # response octets waiting for a window or a turn
@@ -80,6 +82,25 @@ class SendingHalf:
 
     def send_framed(self, stream_id: int, messages: bytes) -> bool:
         """As `send`, for whole messages that have their prefixes already."""
+        stream = self._streams.get(stream_id)
+        size = len(messages)
+        if (
+            type(stream) is Stream
+            and stream.response_started
+            and not stream.queued_bytes
+            and not self._ready
+            and 0 < size <= self._frame_max
+            and size <= stream.send_window
+            and size <= self._window
+            and self._ahead_bytes + size <= _AHEAD_BYTES_MAX
+            and stream.ending is None
+        ):
+            self._ahead_bytes += size
+            self._frames_sent += 1
+            self._window -= size
+            stream.send_window -= size
+            self._parts.append(frame_header.pack(size << 8 | frames.DATA, 0, stream_id) + messages)
+            return True
         return self._queue(stream_id, [memoryview(messages)], len(messages))
 
     def start_response(self, stream_id: int) -> None:
@@ -116,6 +137,7 @@ class SendingHalf:
         parts = self._parts
         out = b"".join(parts)
         parts.clear()
+        self._ahead_bytes = 0
         return out
 
     @property

@@ -36,6 +36,7 @@ FRAGMENT_OVERHEAD_BYTES: Final = 512 * 1024  # etcd's grpcOverheadBytes, on top 
 
 _OPEN_END: Final = b"\0"
 _WATCH_ID: Final = b"\x10"  # WatchResponse.watch_id = 2
+_FRAGMENTED: Final = int(Form.FRAGMENTS)  # a flag of an enum costs a microsecond each time
 _FRAGMENT: Final = b"\x38\x01"  # WatchResponse.fragment = 7: true
 
 
@@ -406,7 +407,7 @@ class Stream:
     def _write_events(self, group: Group, response: Response) -> None:
         """Send changes to the watchers that the group has now."""
         group.had_events = True
-        if group.form & Form.FRAGMENTS and len(response.events) + len(response.header) >= self._response_bytes_max:
+        if group.form & _FRAGMENTED and len(response.events) + len(response.header) >= self._response_bytes_max:
             self._write_fragments(group, response)
         elif group.lone is not None:
             self._write(response.message(len(group.lone)) + group.lone)

@@ -84,6 +84,22 @@ def test_no_more_than_the_budget_leaves_at_once() -> None:
     assert client.server.has_output
 
 
+def test_messages_of_a_stream_that_nobody_writes_are_bounded_and_keep_their_order() -> None:
+    client = RawClient()
+    client.give(frames.window_update(0, 1 << 30) + frames.settings({frames.INITIAL_WINDOW_SIZE: 1 << 30}))
+    client.give(client.headers(1, request_headers(WATCH)))
+    sent = 0
+    while client.server.send_framed(1, message(b"%08d" % sent)):
+        sent += 1
+        assert sent < 1_000_000
+    assert client.server.queued_bytes > 0
+    payloads = []
+    while client.server.has_output:
+        payloads += [payload for kind, _, _, payload in client.take() if kind == frames.DATA]
+    assert b"".join(payloads) == b"".join(message(b"%08d" % number) for number in range(sent + 1))
+    assert [1] == client.server.take_unblocked()
+
+
 def test_initial_window_may_change_both_ways_under_a_stream() -> None:
     client = RawClient()
     client.give(frames.window_update(0, 1 << 20) + client.call(1, b"x"))
