@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
     parser.add_argument("--quick", action="store_true", help="one short round: whether everything runs")
-    parser.add_argument("--baseline", default="etcd", help="etcd, quorate or the path of an etcd binary")
+    parser.add_argument("--baseline", default="etcd", help="etcd, quorate, an etcd binary, another checkout")
     parser.add_argument("--candidate", default="quorate", help="the same")
     parser.add_argument("--directory", type=Path, default=ROOT / "build" / "bench", help="where the data goes")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the markers of FILE")

@@ -54,23 +54,38 @@ def etcd(path: str | None = None) -> Product:
     return Product("etcd", (binary,), _etcd_version(binary))
 
 
-def quorate(python: str = sys.executable) -> Product:
-    """Quorate as this interpreter imports it."""
-    spec = importlib.util.find_spec("quorate")
-    if spec is None or not spec.submodule_search_locations:
-        raise NotInstalledError("quorate is not importable: `pip install -e .`")
-    import_root = str(Path(next(iter(spec.submodule_search_locations))).absolute().parent)
-    path = os.pathsep.join(filter(None, (import_root, os.environ.get("PYTHONPATH", ""))))
-    return Product("quorate", (python, "-m", "quorate.node.launch"), _revision(), {"PYTHONPATH": path})
+def quorate(directory: Path | None = None) -> Product:
+    """Quorate as this interpreter imports it, or as it is in another checkout."""
+    if directory is None:
+        spec = importlib.util.find_spec("quorate")
+        if spec is None or not spec.submodule_search_locations:
+            raise NotInstalledError("quorate is not importable: `pip install -e .`")
+        import_root = Path(next(iter(spec.submodule_search_locations))).absolute().parent
+    else:
+        import_root = _import_root(directory.resolve())
+    path = os.pathsep.join(filter(None, (str(import_root), os.environ.get("PYTHONPATH", ""))))
+    version = _revision(directory or ROOT)
+    return Product("quorate", (sys.executable, "-m", "quorate.node.launch"), version, {"PYTHONPATH": path})
+
+
+def _import_root(checkout: Path) -> Path:
+    """Where `services` of a checkout can be imported under its name."""
+    root = checkout / "build" / "typing"
+    if not (root / "quorate").exists():
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "quorate").symlink_to(checkout / "services")
+    return root
 
 
 def product(name: str) -> Product:
-    """`etcd`, `quorate`, or the path of an etcd binary."""
+    """`etcd`, `quorate`, the path of an etcd binary, or the directory of another checkout of Quorate."""
     match name:
         case "etcd":
             return etcd()
         case "quorate":
             return quorate()
+        case path if Path(path).is_dir():
+            return quorate(Path(path))
         case path:
             return etcd(path)
 
@@ -91,11 +106,11 @@ def _etcd_version(binary: str) -> str:
     return answer.splitlines()[0].removeprefix("etcd Version: ")
 
 
-def _revision() -> str:
+def _revision(directory: Path) -> str:
     if shutil.which("git") is None:
         return "unknown"
     described = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+        ["git", "-C", str(directory), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,

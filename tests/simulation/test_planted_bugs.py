@@ -21,6 +21,9 @@ from quorate.consensus.raft.messages import (
     HeartbeatAck,
     InstallSnapshot,
     Message,
+    ReadReq,
+    ReadResp,
+    Role,
     Vote,
     VoteResp,
 )
@@ -95,6 +98,15 @@ def serves_reads_before_the_no_op_is_committed(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(replication, "start_reads", start_reads)
 
 
+def answers_followers_without_a_quorum(patch: pytest.MonkeyPatch) -> None:
+    def on_read_req(state: State, message: ReadReq) -> None:
+        if state.role is Role.LEADER and state.commit_index >= state.term_start_index:
+            answer = ReadResp(state.id, message.from_id, state.term, message.ctx, state.commit_index)
+            state.messages.append(answer)
+
+    patch.setitem(core._STEPS, ReadReq, on_read_req)
+
+
 def votes_for_incomplete_logs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(election, "_is_up_to_date", lambda state, message: True)
 
@@ -158,6 +170,7 @@ PLANTED: list[tuple[Plant, tuple[str, ...]]] = [
     (confirms_reads_without_asking, ()),
     (takes_any_late_answer_for_a_confirmation, ()),
     (serves_reads_before_the_no_op_is_committed, ()),
+    (answers_followers_without_a_quorum, ()),
     (votes_for_incomplete_logs, ()),
     (votes_twice_in_a_term, ()),
     (replaces_entries_that_are_equal, ()),

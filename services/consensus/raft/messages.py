@@ -238,7 +238,8 @@ class TimeoutNow(NamedTuple):
 class ReadReq(NamedTuple):
     """Follower to leader: which index must I have applied to serve reads?
 
-    `ctx` is never used twice, also not after a restart. `term` is 0: the question belongs to no term.
+    `ctx` is never used twice, also not after a restart. With `term` the follower says that it knew no newer leader
+    when it asked; 0, as older members say, promises nothing.
     """
 
     from_id: int

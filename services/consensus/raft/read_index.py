@@ -5,6 +5,10 @@ there was no newer leader at a still later moment. Rounds are numbered by a coun
 every heartbeat carries the newest number and its answer echoes it. An answer therefore says when it was
 caused. Tying confirmations to identifiers that clients choose lets late answers confirm a retried read (etcd
 #20418); a counter cannot.
+
+A follower's question is such an answer itself: it says that the asker knew no newer leader after the reads in it
+began. Where the leader and the asker are a quorum, as two of three members are, no round is needed
+(`replication.on_read_req`).
 """
 
 from __future__ import annotations

@@ -219,15 +219,23 @@ def ask_leader(state: State) -> None:
         return
     ctx = state.read_requests.maybe_ask(state.config.read_rounds_max)
     if ctx is not None:
-        state.messages.append(ReadReq(state.id, state.leader_id, 0, ctx))
+        state.messages.append(ReadReq(state.id, state.leader_id, state.term, ctx))
 
 
 def on_read_req(state: State, message: ReadReq) -> None:
-    """Joins the waiting reads.
+    """Answers at once if this member and the asker are a quorum; otherwise the question joins the waiting reads.
 
-    Who does not lead keeps silent: the asker learns of the leader and asks again.
+    The asker was in this term when it asked, so after its reads began, and this member is now: no newer leader was
+    elected by a quorum they belong to before the reads began. Who does not lead keeps silent: the asker learns of the
+    leader and asks again.
     """
-    if state.role is Role.LEADER and len(state.read_rounds) < state.config.reads_waiting_max:
+    if state.role is not Role.LEADER:
+        return
+    is_ready = message.term == state.term and state.commit_index >= state.term_start_index
+    if is_ready and agreed_value(state.conf, {state.id: 1, message.from_id: 1}):
+        answer = ReadResp(state.id, message.from_id, state.term, message.ctx, state.commit_index)
+        state.messages.append(answer)
+    elif len(state.read_rounds) < state.config.reads_waiting_max:
         state.read_rounds.add(message.ctx, message.from_id)
 
 

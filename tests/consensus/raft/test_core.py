@@ -21,6 +21,8 @@ from quorate.consensus.raft.messages import (
     Heartbeat,
     HeartbeatAck,
     RaftConfig,
+    ReadReq,
+    ReadResp,
     Refusal,
     Role,
     VoteResp,
@@ -223,6 +225,33 @@ def test_leader_without_contact_steps_down_and_refuses_its_reads() -> None:
         leader.tick()
     assert leader.role is Role.FOLLOWER
     assert (4, Refusal.LEADER_CHANGED) in [pair for r in settle(leader) for pair in r.refused_reads]
+
+
+def test_question_of_a_voter_is_answered_at_once_where_two_are_a_quorum() -> None:
+    leader = make_leader()
+    leader.step(AppendAck(2, 1, 1, 1))
+    settle(leader)
+    leader.step(ReadReq(3, 1, 1, 7))
+    assert [m for r in settle(leader) for m in r.messages] == [ReadResp(1, 3, 1, 7, 1)]
+
+
+def test_question_that_promises_nothing_waits_for_a_round() -> None:
+    leader = make_leader()
+    leader.step(AppendAck(2, 1, 1, 1))
+    settle(leader)
+    leader.step(ReadReq(3, 1, 0, 7))
+    assert {type(m) for r in settle(leader) for m in r.messages} == {Heartbeat}
+
+
+def test_question_before_the_no_op_is_committed_waits() -> None:
+    leader = make_leader()
+    settle(leader)
+    leader.step(ReadReq(3, 1, 1, 7))
+    assert not any(r.messages for r in settle(leader))
+    leader.step(AppendAck(2, 1, 1, 1))
+    settle(leader)
+    leader.step(HeartbeatAck(2, 1, 1, 1))
+    assert ReadResp(1, 3, 1, 7, 1) in [m for r in settle(leader) for m in r.messages]
 
 
 def test_leader_with_contact_stays() -> None:
