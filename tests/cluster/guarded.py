@@ -5,18 +5,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import grpc
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from bench import servers
 from bench.servers import Cluster, Node
 from quorate.api.routes import PATHS
 from quorate.proto import auth_pb2, rpc_pb2
 from tests.support.cluster import product_cluster, wait_until
-from tests.support.rpc import Caller, refusal
+from tests.support.rpc import Caller, method_of, refusal
 
 Way = Literal["grpc", "gateway"]
 PASSWORD: Final = "secret"
@@ -71,6 +72,24 @@ class Guarded:
             code, text = refusal(error)
             raise Refused(grpc.StatusCode[code].value[0], text) from None
 
+    def first(self, way: Way, node: Node, user: str, method: str, request: Message) -> Any:
+        """The first response of a method that has many; raises Refused."""
+        full = f"/{request.DESCRIPTOR.file.package}.{method}"
+        kind = GetMessageClass(method_of(method).output_type)
+        if way == "gateway":
+            return ParseDict(self._first_line(node, user, full, request), kind())
+        caller = self.grpc(node, user)
+        call = caller.channel.stream_stream(full)(
+            iter((request.SerializeToString(),)), timeout=TIMEOUT_S, metadata=caller.metadata
+        )
+        try:
+            return kind.FromString(next(iter(call)))
+        except grpc.RpcError as error:
+            code, text = refusal(error)
+            raise Refused(grpc.StatusCode[code].value[0], text) from None
+        finally:
+            call.cancel()
+
     def login(self, node: Node, user: str, password: str = PASSWORD) -> str:
         request = rpc_pb2.AuthenticateRequest(name=user, password=password)
         answer = self.call("grpc", node, NOBODY, "Auth/Authenticate", request)
@@ -108,20 +127,31 @@ class Guarded:
             caller.channel.close()
 
     def _post(self, node: Node, user: str, full: str, request: Message) -> bytes:
+        with self._response(node, user, full, request) as response:
+            text = response.read()
+        if response.status != 200:
+            failed = json.loads(text)
+            raise Refused(failed["code"], failed["message"])
+        return text
+
+    def _first_line(self, node: Node, user: str, full: str, request: Message) -> dict[str, Any]:
+        with self._response(node, user, full, request) as response:
+            line: dict[str, dict[str, Any]] = json.loads(response.readline())
+        if "error" in line:
+            raise Refused(line["error"]["code"], line["error"]["message"])
+        return line["result"]
+
+    @contextmanager
+    def _response(self, node: Node, user: str, full: str, request: Message) -> Iterator[http.client.HTTPResponse]:
         path = next(path for path, method in PATHS.items() if method == full)
         body = json.dumps(MessageToDict(request, preserving_proto_field_name=True))
         headers = {"Authorization": self.tokens[user]} if user in self.tokens else {}
         connection = http.client.HTTPConnection(servers.HOST, node.client_port, timeout=TIMEOUT_S)
         try:
             connection.request("POST", path, body, headers)
-            response = connection.getresponse()
-            text = response.read()
+            yield connection.getresponse()
         finally:
             connection.close()
-        if response.status != 200:
-            failed = json.loads(text)
-            raise Refused(failed["code"], failed["message"])
-        return text
 
 
 def prepare(guarded: Guarded) -> None:

@@ -2,10 +2,10 @@
 and after a restart of each process."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import grpc
 import pytest
 from google.protobuf.message import Message
 
@@ -25,8 +25,8 @@ from tests.cluster.guarded import (
     guarded_cluster,
 )
 from tests.support.cluster import SERVICES, Service, restart_service, wait_until
-from tests.support.rpc import refusal
 
+WAYS: Final[tuple[Way, ...]] = ("grpc", "gateway")
 READERS: Final = ("root", "alice", "reader")
 WRITERS: Final = ("root", "alice", "writer")
 BOTH: Final = ("root", "alice")
@@ -214,100 +214,134 @@ def refusal_of(user: str) -> str:
     return errors.USER_EMPTY.text if user == NOBODY else errors.PERMISSION_DENIED.text
 
 
-@pytest.mark.parametrize("way", ["grpc", "gateway"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("role", ["leader", "follower"])
 def test_every_line_of_the_table(guarded: Guarded, way: Way, role: str) -> None:
     judge(guarded, way, guarded.leader() if role == "leader" else guarded.follower())
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_every_line_of_the_streams(guarded: Guarded, way: Way, role: str) -> None:
+    judge_streams(guarded, way, guarded.leader() if role == "leader" else guarded.follower())
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_line_holds_after_a_restart_with_the_same_tokens(guarded: Guarded, service: Service) -> None:
-    node = guarded.follower()
-    restart_service(node, service)
+    leader, follower = guarded.leader(), guarded.follower()
+    for node in (leader, follower):
+        restart_service(node, service)
+    for node in (leader, follower):
+        wait_until(lambda: answers(guarded, node), f"{node.name} answers after the restart of its {service}")  # noqa: B023
+    doors = [(way, node) for way in WAYS for node in (leader, follower)]
+    with ThreadPoolExecutor(len(doors)) as threads:
+        for judged in [threads.submit(judge, guarded, way, node) for way, node in doors]:
+            judged.result()
+    for way, node in doors:
+        judge_streams(guarded, way, node)
 
-    def answers() -> bool:
-        try:
-            guarded.call("gateway", node, "root", "KV/Range", ranged(b"a"))
-        except (Refused, OSError):
-            return False
-        return True
 
-    wait_until(answers, f"{node.name} answers after the restart of its {service}")
-    judge(guarded, "gateway", node)
+def answers(guarded: Guarded, node: Node) -> bool:
+    try:
+        guarded.call("gateway", node, "root", "KV/Range", ranged(b"a"))
+    except (Refused, OSError):
+        return False
+    return True
 
 
-@pytest.mark.parametrize(
-    ("key", "end", "allowed"),
-    [
-        (b"a", b"", READERS),
-        (b"a", b"b", READERS),
-        (b"a", b"\0", ROOT),
-        (b"", b"\0", ROOT),
-        (b"z", b"", ROOT),
-    ],
+def watching(key: bytes, end: bytes = b"") -> rpc_pb2.WatchRequest:
+    return rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=key, range_end=end))
+
+
+def renewing(lease_id: int) -> rpc_pb2.LeaseKeepAliveRequest:
+    return rpc_pb2.LeaseKeepAliveRequest(ID=lease_id)
+
+
+OBSERVE: Final = v3election_pb2.LeaderRequest(name=b"a/e")
+STREAMS: Final = (
+    Line("watch of a key", "Watch/Watch", watching(b"a"), READERS),
+    Line("watch of all that is granted", "Watch/Watch", watching(b"a", b"b"), READERS),
+    Line("watch without an end", "Watch/Watch", watching(b"a", b"\0"), ROOT),
+    Line("watch of everything", "Watch/Watch", watching(b"", b"\0"), ROOT),
+    Line("watch of another key", "Watch/Watch", watching(b"z"), ROOT),
+    Line("renewal", "Lease/LeaseKeepAlive", renewing(ALICES_LEASE), WRITERS),
+    Line("renewal of another's", "Lease/LeaseKeepAlive", renewing(ROOTS_LEASE), ROOT),
+    Line("renewal of an empty one", "Lease/LeaseKeepAlive", renewing(EMPTY_LEASE), ANY),
+    Line("renewal of none", "Lease/LeaseKeepAlive", renewing(999), ANY),
+    Line("snapshot", "Maintenance/Snapshot", rpc_pb2.SnapshotRequest(), ROOT),
+    Line("observation", "Election/Observe", OBSERVE, READERS),
 )
-def test_a_watcher_is_judged_by_the_range_as_it_was_sent(
-    guarded: Guarded, key: bytes, end: bytes, allowed: tuple[str, ...]
-) -> None:
-    create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=key, range_end=end))
-    for node in (guarded.leader(), guarded.follower()):
+
+
+def judge_streams(guarded: Guarded, way: Way, node: Node) -> None:
+    """Every line as `judge` does. There is a leader to observe, and a key on the lease."""
+    campaign = v3election_pb2.CampaignRequest(name=b"a/e", lease=RECIPES_LEASE, value=b"v")
+    guarded.call("grpc", node, "root", "Election/Campaign", campaign)
+    guarded.call("grpc", node, "root", "KV/Put", rpc_pb2.PutRequest(key=b"a/leased", lease=ALICES_LEASE))
+    guarded.tokens["forger"] = "abcdefghijklmnop.1"
+    wrong = []
+    for line in STREAMS:
         for user in (*USERS, NOBODY, "forger"):
-            guarded.tokens["forger"] = "nonsense"
-            watch = guarded.grpc(node, user).stream("Watch/Watch", [create], 20.0)
-            answer = next(iter(watch))
-            watch.cancel()
-            if user in allowed:
-                assert (answer.created, answer.canceled) == (True, False)
-                continue
-            code = "PermissionDenied"
-            if user in (NOBODY, "forger"):
-                code = "InvalidArgument" if user == NOBODY else "Unauthenticated"
-            assert (answer.created, answer.canceled, answer.watch_id) == (True, True, -1)
-            assert answer.cancel_reason == f"rpc error: code = {code} desc = {refusal_of(user)}"
+            found = first_word(guarded, way, node, user, line)
+            expected = "may" if user in line.allowed else refusal_of(user)
+            if found != expected:
+                wrong.append(f"{line.name} as {user}: {found}, not {expected}")
+    assert not wrong
 
 
-@pytest.mark.parametrize(
-    ("lease_id", "allowed"), [(ALICES_LEASE, WRITERS), (ROOTS_LEASE, ROOT), (EMPTY_LEASE, ANY), (999, ANY)]
-)
-def test_a_lease_is_kept_alive_by_whoever_may_write_its_keys(
-    guarded: Guarded, lease_id: int, allowed: tuple[str, ...]
-) -> None:
-    guarded.as_root("KV/Put", rpc_pb2.PutRequest(key=b"a/leased", lease=ALICES_LEASE))
-    for node in (guarded.leader(), guarded.follower()):
-        for user in (*USERS, NOBODY):
-            stream = guarded.grpc(node, user).stream(
-                "Lease/LeaseKeepAlive", [rpc_pb2.LeaseKeepAliveRequest(ID=lease_id)], 20.0
-            )
-            if user in allowed:
-                assert next(iter(stream)).TTL == (0 if lease_id == 999 else 3600)
-                stream.cancel()
-                continue
-            with pytest.raises(grpc.RpcError) as failure:
-                next(iter(stream))
-            assert refusal(failure.value)[1] == refusal_of(user)
+def first_word(guarded: Guarded, way: Way, node: Node, user: str, line: Line) -> str:
+    """What a stream begins with; a watcher that is refused is cancelled with the words of Go."""
+    try:
+        answer = guarded.first(way, node, user, line.method, line.request)
+    except Refused as refused:
+        return refused.text if refused.text in REFUSALS else f"failed: {refused.text}"
+    if line.method != "Watch/Watch" or not answer.canceled:
+        return "may"
+    assert (answer.created, answer.watch_id) == (True, -1)
+    code = {NOBODY: "InvalidArgument", "forger": "Unauthenticated"}.get(user, "PermissionDenied")
+    head, _, text = str(answer.cancel_reason).partition(" desc = ")
+    assert head == f"rpc error: code = {code}"
+    return text
 
 
-def test_a_snapshot_is_for_root(guarded: Guarded) -> None:
-    for user in (*USERS, NOBODY):
-        caller = guarded.grpc(guarded.follower(), user)
-        stream = caller.channel.unary_stream("/etcdserverpb.Maintenance/Snapshot")(
-            b"", timeout=20.0, metadata=caller.metadata
-        )
-        if user == "root":
-            assert list(stream)
-            continue
-        with pytest.raises(grpc.RpcError) as failure:
-            list(stream)
-        assert refusal(failure.value)[1] == refusal_of(user)
+def test_a_renewed_lease_tells_its_time(guarded: Guarded) -> None:
+    for lease_id, ttl_s in ((ALICES_LEASE, 3600), (999, 0)):
+        answer = guarded.first("grpc", guarded.follower(), "alice", "Lease/LeaseKeepAlive", renewing(lease_id))
+        assert answer.TTL == ttl_s
 
 
-def test_an_observer_is_told_what_it_may_not_read(guarded: Guarded) -> None:
-    observe = "/v3electionpb.Election/Observe"
-    caller = guarded.grpc(guarded.leader(), "bob")
-    request = v3election_pb2.LeaderRequest(name=b"a/e").SerializeToString()
-    with pytest.raises(grpc.RpcError) as failure:
-        next(iter(caller.channel.unary_stream(observe)(request, timeout=20.0, metadata=caller.metadata)))
-    assert refusal(failure.value)[1] == errors.PERMISSION_DENIED.text
+def test_no_operation_hides_in_a_transaction_within_another(guarded: Guarded) -> None:
+    """CVE-2026-33343: reads and writes of another's keys, one and three levels down, in either branch."""
+    for inner in (ranged(b"z"), PUT_Z, rpc_pb2.DeleteRangeRequest(key=b"z"), txn(b"z", ranged(b"a"))):
+        once, thrice = txn(success=inner), txn(success=txn(failure=txn(success=inner)))
+        for outer in (txn(success=once), txn(failure=once), txn(b"a", thrice), txn(b"a", PUT_A, thrice)):
+            for way in WAYS:
+                with pytest.raises(Refused, match=errors.PERMISSION_DENIED.text):
+                    guarded.call(way, guarded.follower(), "alice", "KV/Txn", outer)
+    assert guarded.call("grpc", guarded.leader(), "root", "KV/Txn", txn(success=txn(success=ranged(b"z"))))
+
+
+def test_nobody_learns_of_the_cluster_its_alarms_and_leases_without_a_name(guarded: Guarded) -> None:
+    """CVE-2026-33413: what 3.6.0 to 3.6.8 answered to everybody."""
+    lease = rpc_pb2.LeaseTimeToLiveRequest(ID=ROOTS_LEASE)
+    calls: tuple[tuple[str, Message], ...] = (
+        ("Cluster/MemberList", rpc_pb2.MemberListRequest()),
+        ("Maintenance/Alarm", ALARM()),
+        ("Maintenance/Alarm", ALARM(action=ALARM.ACTIVATE, alarm=rpc_pb2.NOSPACE)),
+        ("Maintenance/Status", rpc_pb2.StatusRequest()),
+        ("Lease/LeaseLeases", rpc_pb2.LeaseLeasesRequest()),
+        ("Lease/LeaseTimeToLive", lease),
+        ("Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=60)),
+        ("KV/Compact", rpc_pb2.CompactionRequest(revision=1)),
+    )
+    for method, request in calls:
+        for way in WAYS:
+            for user, text in ((NOBODY, errors.USER_EMPTY.text), ("forger", errors.INVALID_AUTH_TOKEN.text)):
+                guarded.tokens["forger"] = "abcdefghijklmnop.1"
+                with pytest.raises(Refused, match=text):
+                    guarded.call(way, guarded.follower(), user, method, request)
+    wrong = guarded.call("grpc", guarded.leader(), "root", "Maintenance/Alarm", ALARM())
+    assert not rpc_pb2.AlarmResponse.FromString(wrong).alarms
 
 
 def test_everybody_may_log_in_and_ask_for_health(guarded: Guarded) -> None:

@@ -17,7 +17,8 @@ FILES: Final = (rpc_pb2, v3lock_pb2, v3election_pb2, health_pb2)
 
 
 @cache
-def _method(name: str) -> MethodDescriptor:
+def method_of(name: str) -> MethodDescriptor:
+    """The method `KV/Put`."""
     service_name, _, method_name = name.partition("/")
     for file in FILES:
         service = file.DESCRIPTOR.services_by_name.get(service_name)
@@ -45,7 +46,7 @@ class Caller:
 
     def unary(self, name: str, request: Message, timeout_s: float = TIMEOUT_S) -> Any:
         """The answer to one call."""
-        method = _method(name)
+        method = method_of(name)
         call = self.channel.unary_unary(
             f"/{method.containing_service.full_name}/{method.name}",
             type(request).SerializeToString,
@@ -60,7 +61,7 @@ class Caller:
 
     def stream(self, name: str, requests: Iterable[Message], timeout_s: float | None = None) -> Any:
         """A call that streams both ways: iterate it for the answers, `cancel()` it in the end."""
-        method = _method(name)
+        method = method_of(name)
         call = self.channel.stream_stream(
             f"/{method.containing_service.full_name}/{method.name}",
             lambda message: message.SerializeToString(),
