@@ -24,7 +24,9 @@ async def main(config: Config) -> None:
     config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     ring = Ring(Endpoint(config.run_path, Address(Part.API, number)), config.election_timeout / 1000)
     expiry = assembly.client_expiry(config)
-    listener = assembly.make_listener(config, ring, assembly.make_calls(config, ring), expiry)
+    watches = assembly.make_watches(ring)
+    calls = assembly.make_calls(config, ring, watches)
+    listener = assembly.make_listener(config, ring, calls, watches, expiry)
     try:
         async with asyncio.TaskGroup() as tasks:
             clocks = [tasks.create_task(listener.run_clock()), tasks.create_task(ring.fail())]

@@ -36,6 +36,7 @@ from quorate.api.v3rpc.maintenance import Maintenance
 from quorate.api.v3rpc.recipes import Recipes
 from quorate.api.v3rpc.watch import Watch
 from quorate.api.versions import ETCD_VERSION
+from quorate.api.watch_figures import WatchFigures
 from quorate.api.watches import Watches
 from quorate.node import lifecycle, logs, tls
 from quorate.node.config import Config
@@ -50,7 +51,7 @@ log = logs.named()
 GRPC_OVERHEAD_BYTES: Final = 512 * 1024  # etcd: what a message may have beyond max-request-bytes
 
 
-def make_calls(config: Config, ring: Ring) -> Calls:
+def make_calls(config: Config, ring: Ring, watches: Watches) -> Calls:
     """Every method this worker answers."""
     limits = CallLimits(config.max_request_bytes, config.max_txn_ops)
     tokens = make_tokens(config)
@@ -58,7 +59,6 @@ def make_calls(config: Config, ring: Ring) -> Calls:
     health = Health(ring)
     quota = Quota(ring)
     lease = Lease(ring, LeaseIds(time.time_ns() // 1_000_000, lifecycle.worker_number()), quota, callers)
-    watches = make_watches(ring)
     progress_s = config.watch_progress_notify_interval / 1000
     watch = Watch(ring, watches, limits, progress_s, Random(), callers)  # noqa: S311 - no secret
     recipes = Recipes(ring, watches, lease, callers)
@@ -102,11 +102,12 @@ def make_watches(ring: Ring) -> Watches:
     return watches
 
 
-def make_listener(config: Config, ring: Ring, calls: Calls, expiry: Expiry | None = None) -> Listener:
+def make_listener(config: Config, ring: Ring, calls: Calls, watches: Watches, expiry: Expiry | None = None) -> Listener:
     """gRPC and HTTP/1.1 over the same calls."""
     server = GrpcServer(calls, limits_of(config))
     metrics = Metrics()
     metrics.before_text = Publisher(metrics, calls.tallies, server).publish
+    metrics.registry.register(WatchFigures(watches))
     if expiry is not None:
         metrics.registry.register(expiry)
     message_bytes_max = config.max_request_bytes + GRPC_OVERHEAD_BYTES

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Final
 
-from quorate.api.watches import Interest, Response, Watches
+from quorate.api.watches import Census, Interest, Response, Watches
 from quorate.proto.rpc_pb2 import WatchResponse
 
 RESPONSES_MAX: Final = 100  # that wait here; beyond it the watch process holds the rest back
@@ -52,6 +52,9 @@ class Feed:
         if self.is_held and not self._responses:
             self._watches.resume(self)
         return response
+
+    def census(self) -> Census:
+        return Census(1, int(not self._interest.is_live), len(self._responses))
 
     # --- what the watch process tells ------------------------------------------------------------------------
 

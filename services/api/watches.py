@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from quorate.wire.watching import (
     BEHIND,
@@ -37,6 +37,14 @@ MESSAGE_PREFIX = Struct(">BI")  # of a gRPC message: whether it is compressed, i
 
 _EVENTS_HEAD = DELIVER_EVENTS.size
 _EVENTS = int(Told.EVENTS)
+
+
+class Census(NamedTuple):
+    """Watchers of clients, and what they have coming."""
+
+    watchers: int = 0
+    behind: int = 0  # watchers that are not at the present
+    pending: int = 0  # responses their clients do not take yet
 
 
 class Owner(Protocol):
@@ -63,6 +71,9 @@ class Owner(Protocol):
     def told_progress(self, revision: int, by_client: bool) -> None:
         """The answer to `ask_progress`: synced interests were told everything up to `revision`."""
 
+    def census(self) -> Census:
+        """Who waits here, counted when somebody looks."""
+
 
 class Interest:
     """What an owner waits for.
@@ -84,13 +95,14 @@ class Interest:
 
 
 class Response:
-    """Changes for several interests: the `header` and `events` fields of a WatchResponse."""
+    """Changes for several interests: the `header` and `events` fields of a WatchResponse, and how many events."""
 
-    __slots__ = ("_messages", "events", "header")
+    __slots__ = ("_messages", "count", "events", "header")
 
-    def __init__(self, header: bytes, events: bytes) -> None:
+    def __init__(self, header: bytes, events: bytes, count: int) -> None:
         self.header = header
         self.events = events
+        self.count = count
         self._messages: dict[int, bytes] = {}
 
     def message(self, rest_bytes: int) -> bytes:
@@ -117,6 +129,7 @@ class Watches:
         self._token = 0
         self.places = 0  # taken by watchers and requests of clients; at most PLACES_MAX
         self.revision = 0  # live interests were told everything up to here
+        self.events_sent = 0  # to watchers of clients
 
     # --- what owners do ------------------------------------------------------------------------------------
 
@@ -174,6 +187,10 @@ class Watches:
         self._progress[self._token] = owner, by_client
         self._send(PROGRESS_ASK.pack(Ask.PROGRESS, self._token))
 
+    def census(self) -> Census:
+        """All owners' together."""
+        return Census(*map(sum, zip(Census(), *(owner.census() for owner in self._owners.values()), strict=True)))
+
     # --- what the watch process does -------------------------------------------------------------------------
 
     def opened(self, send: Callable[..., None]) -> None:
@@ -230,9 +247,9 @@ class Watches:
                 raise AssertionError(f"the watch process tells {unknown}")
 
     def _events(self, body: bytes) -> None:
-        _, revision, following, count = DELIVER_EVENTS.unpack_from(body)
+        _, revision, following, events, count = DELIVER_EVENTS.unpack_from(body)
         middle = _EVENTS_HEAD + count * HANDLE_BYTES
-        response = Response(self.header(revision), body[middle:])
+        response = Response(self.header(revision), body[middle:], events)
         interests = self._interests
         for at in range(_EVENTS_HEAD, middle, HANDLE_BYTES):
             interest = interests.get(int.from_bytes(body[at : at + HANDLE_BYTES], "little"))

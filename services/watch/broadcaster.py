@@ -56,7 +56,6 @@ class Hub:
     def __init__(self, ask: Callable[[HistoryRead], None], need: Callable[[bool], None]) -> None:
         self.revision = _UNKNOWN
         self.catch_up = CatchUp()
-        self.events_told = 0  # changes told to fans, for the metrics
         self._ask = ask
         self._need = need
         self._ranges: Ranges[Fan] = Ranges()
@@ -295,7 +294,6 @@ class Hub:
             worker = fan.worker
             events = fan.events
             assert events is not None
-            self.events_told += len(events)
             if worker.held_streams or worker.is_full or (fan.form & PREVIOUS and not batch.with_previous):
                 self._fall_behind(fan, batch)
                 if not fan.groups:
@@ -306,7 +304,7 @@ class Hub:
                 continue
             if len(events) == 1:
                 handles = fan.handles
-                head = DELIVER_EVENTS.pack(_EVENTS, events[0][0], following, len(handles) // HANDLE_BYTES)
+                head = DELIVER_EVENTS.pack(_EVENTS, events[0][0], following, 1, len(handles) // HANDLE_BYTES)
                 worker.send(head, handles, events[0][1])
             else:
                 worker.tell_handles(fan.handles, events, 0, following)
@@ -457,7 +455,6 @@ class Hub:
                 continue
             following = max(bucket.next_revision, reached + 1)
             if bucket.events:
-                self.events_told += len(bucket.events)
                 bucket.fan.worker.tell_events(groups, bucket.events, self.revision, following)
             for group in groups:
                 group.next_revision = following

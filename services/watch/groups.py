@@ -82,7 +82,7 @@ class Worker:
         for part in _responses(events) if len(events) > 1 else (events,):
             last = part[-1][0]
             following = next_revision if part[-1] is events[-1] else last + 1
-            head = DELIVER_EVENTS.pack(Told.EVENTS, header_revision or last, following, count)
+            head = DELIVER_EVENTS.pack(Told.EVENTS, header_revision or last, following, len(part), count)
             self.send(head, handles, *[encoded for _, encoded in part])
 
 

@@ -9,7 +9,7 @@ from quorate.node.clock import Clock
 from quorate.node.logs import Log
 from quorate.watch.asking import heed
 from quorate.watch.broadcaster import Hub
-from quorate.watch.groups import State, Worker
+from quorate.watch.groups import Worker
 from quorate.wire.messages import Kind, Part
 from quorate.wire.sockets import Address, Channel, Endpoint, Message
 from quorate.wire.watching import STORAGE_TO_WATCH_HELLO, WATCH_NEEDS, HistoryRead, pack_history_read
@@ -122,19 +122,12 @@ class Service:
         self._storage.send(Kind.WATCH_IDLE, b"\1" if is_idle else b"\0")
 
     def _figures(self) -> str:
-        """What this process counts, as Prometheus' text."""
-        groups = [group for worker in self._workers.values() for group in worker.groups.values()]
-        behind = sum(1 for group in groups if group.state not in (State.SYNCED, State.FUTURE))
+        """What this process counts, as Prometheus' text; watchers are the workers' to count."""
+        groups = sum(len(worker.groups) for worker in self._workers.values())
         streams = sum(len(worker.streams) for worker in self._workers.values())
         return (
             "# TYPE etcd_debugging_mvcc_watch_stream_total gauge\n"
             f"etcd_debugging_mvcc_watch_stream_total {streams}\n"
-            "# TYPE etcd_debugging_mvcc_slow_watcher_total gauge\n"
-            f"etcd_debugging_mvcc_slow_watcher_total {behind}\n"
-            "# TYPE etcd_debugging_mvcc_pending_events_total gauge\n"
-            f"etcd_debugging_mvcc_pending_events_total {len(self.hub.catch_up)}\n"
-            "# TYPE etcd_debugging_mvcc_events_total counter\n"
-            f"etcd_debugging_mvcc_events_total {self.hub.events_told}\n"
             "# TYPE quorate_watch_groups gauge\n"
-            f"quorate_watch_groups {len(groups)}\n"
+            f"quorate_watch_groups {groups}\n"
         )

@@ -61,9 +61,10 @@ STREAM: Final = Struct("<BQ")  # HOLD, RESUME, FORGET: stream
 PROGRESS_ASK: Final = Struct("<BQ")  # op, token
 HANDLE_BYTES: Final = 8  # handles of CLOSE and EVENTS are packed one after the other, little endian
 
-DELIVER_EVENTS: Final = Struct("<BQQI")
-"""Op, revision for the response's header, first revision not in here nor told before, handles. The handles follow and
-then the events as the `events` fields of a WatchResponse; nothing else of the response, which the worker completes."""
+DELIVER_EVENTS: Final = Struct("<BQQII")
+"""Op, revision for the response's header, first revision not in here nor told before, events, handles. The handles
+follow and then the events as the `events` fields of a WatchResponse; nothing else of the response, which the worker
+completes."""
 
 SYNCED: Final = Struct("<BQQQ")  # handle, revision, handle of a synced group of the same stream and form (or 0)
 BEHIND: Final = Struct("<BQQ")  # handle, first revision it lacks

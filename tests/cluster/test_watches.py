@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,6 +199,24 @@ def test_compaction_below_a_slow_client_is_told_and_leaves_no_silent_gap(cluster
             slow.stop()
 
 
+def test_metrics_count_watchers_and_what_they_were_sent(cluster: Cluster) -> None:
+    node = cluster.nodes[0]
+    before = figures(node)
+    with calling(node.endpoint) as caller:
+        first = revision_of(caller) + 1
+        watching = Watching(node.endpoint, [(b"counted/", b"counted0")] * 3 + [(b"counted/1", b"")], first)
+        try:
+            wait_until(lambda: watching.created == 4, "the watchers are created")
+            for number in range(5):
+                caller.unary("KV/Put", rpc_pb2.PutRequest(key=b"counted/%d" % number))
+            wait_until(lambda: [len(seen) for seen in watching.seen] == [5, 5, 5, 1], "all events arrive")
+            grown = {name: value - before[name] for name, value in figures(node).items()}
+            assert grown == {"watcher_total": 4, "slow_watcher_total": 0, "events_total": 16, "pending_events_total": 0}
+        finally:
+            watching.stop()
+        wait_until(lambda: figures(node)["watcher_total"] == before["watcher_total"], "watchers are counted off")
+
+
 def test_watchers_of_a_follower_see_everything_when_the_leader_dies() -> None:
     with quorate_cluster(3) as cluster:
         leader = cluster.leader()
@@ -211,6 +230,15 @@ def test_watchers_of_a_follower_see_everything_when_the_leader_dies() -> None:
                 leader.kill()
                 writer.wait_for(100, 40.0)
             check(follower, streams, writer, first)
+
+
+def figures(node: Node) -> dict[str, float]:
+    """What /metrics says of watchers under etcd's names."""
+    with urllib.request.urlopen(f"http://{node.endpoint}/metrics", timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    names = ("watcher_total", "slow_watcher_total", "events_total", "pending_events_total")
+    said = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(said[f"etcd_debugging_mvcc_{name}"]) for name in names}
 
 
 def memory(node: Node, service: Service) -> int:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from quorate.api.watches import Interest, Response, Watches
+from quorate.api.watches import Census, Interest, Response, Watches
 from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
@@ -50,6 +50,9 @@ class Waiter:
 
     def told_progress(self, revision: int, by_client: bool) -> None:
         pass
+
+    def census(self) -> Census:
+        return Census()
 
 
 class Neighbours:

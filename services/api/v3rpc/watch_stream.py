@@ -21,7 +21,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Protocol
 
-from quorate.api.watches import MESSAGE_PREFIX, PLACES_MAX, Interest, Response, Watches
+from quorate.api.watches import MESSAGE_PREFIX, PLACES_MAX, Census, Interest, Response, Watches
 from quorate.proto import rpc_pb2
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
@@ -69,10 +69,6 @@ class Group(Interest):
         self.had_events = False  # since the last tick of progress
         self.joins = 0  # groups that are to be joined to this one
 
-    def __bool__(self) -> bool:
-        """There are watchers."""
-        return self.lone is not None or bool(self.rests)
-
     def add(self, rest: bytes) -> None:
         if self.rests is None:
             if self.lone is None:
@@ -91,6 +87,16 @@ class Group(Interest):
         parts.remove(rest) if rest else parts.pop()
         if len(parts) == 1:
             del self.rests[len(rest)]
+
+    def __bool__(self) -> bool:
+        """There are watchers."""
+        return self.lone is not None or bool(self.rests)
+
+    def __len__(self) -> int:
+        """Watchers."""
+        if self.rests is None:
+            return self.lone is not None
+        return sum(len(parts) - 1 for parts in self.rests.values())
 
     def all(self) -> list[bytes]:
         if self.rests is None:
@@ -175,6 +181,9 @@ class Stream:
         self._queue.clear()
         self._requests.clear()
         self._unasked.clear()
+
+    def census(self) -> Census:
+        return Census(len(self._watchers), self._lost + sum(map(len, self._behind)), len(self._queue))
 
     def tick(self) -> None:
         """The interval of progress notifications is over."""
@@ -410,9 +419,11 @@ class Stream:
         if group.form & _FRAGMENTED and len(response.events) + len(response.header) >= self._response_bytes_max:
             self._write_fragments(group, response)
         elif group.lone is not None:
+            self._watches.events_sent += response.count
             self._write(response.message(len(group.lone)) + group.lone)
         elif group.rests is not None:
             for length, parts in group.rests.items():
+                self._watches.events_sent += response.count * (len(parts) - 1)
                 message = response.message(length)
                 if len(message) * len(parts) <= WRITE_BYTES_MAX:
                     self._write(message.join(parts))
@@ -432,6 +443,7 @@ class Stream:
 
     def _write_fragments(self, group: Group, response: Response) -> None:
         """Send changes in pieces below the largest response, cut between events."""
+        self._watches.events_sent += response.count * len(group)
         cuts = _cuts(response.events, self._response_bytes_max - len(response.header))
         pieces: deque[tuple[bytes, list[bytes]]] = deque()
         for rest in group.all():
