@@ -199,7 +199,7 @@ def test_an_interest_whose_revisions_were_compacted_while_watch_was_away_is_told
     assert waiter.keys == [(b"compacted", 5)]
 
 
-def test_the_figures_count_groups_and_changes(node: Neighbours) -> None:
+def test_the_figures_count_groups_and_streams(node: Neighbours) -> None:
     waiter = Waiter()
     node.watches.enter(waiter)
     node.watch(waiter, b"a")
@@ -209,4 +209,4 @@ def test_the_figures_count_groups_and_changes(node: Neighbours) -> None:
     node.api.channels[Address(Part.WATCH)].send(Kind.STATS_READ, bytes(8))
     node.until(lambda: bool(node.figures))
     assert b"\nquorate_watch_groups 1\n" in node.figures
-    assert b"\netcd_debugging_mvcc_events_total 1\n" in node.figures
+    assert b"\netcd_debugging_mvcc_watch_stream_total 1\n" in node.figures
