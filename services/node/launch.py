@@ -27,6 +27,7 @@ from quorate.node.places import (
     RUN_DIR_VARIABLE,
     RUN_LINK,
     SUPERVISOR_FILE_VARIABLE,
+    SUPERVISOR_SOCKET,
 )
 
 EXIT_ERROR: Final = 1
@@ -135,6 +136,7 @@ def _prepare_run_directory(config: Config) -> None:
         raise OperatorError(f"another node is running with {config.data_dir} (--data-dir)") from None
     os.set_inheritable(lock, True)
     (run_path / FATAL_FILE).unlink(missing_ok=True)
+    (run_path / SUPERVISOR_SOCKET).unlink(missing_ok=True)  # of one that was killed; supervisor would wait and ask it
     link = Path(config.data_dir) / RUN_LINK
     if link.is_symlink() or not link.exists():
         link.unlink(missing_ok=True)

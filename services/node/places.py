@@ -11,6 +11,7 @@ SUPERVISOR_PID_VARIABLE: Final = "QUORATE_SUPERVISOR_PID"  # the process whose e
 SUPERVISOR_FILE_VARIABLE: Final = "QUORATE_SUPERVISORD_CONF"  # another supervisord.conf, set by the operator
 
 FATAL_FILE: Final = "fatal"  # in the run directory: the sentence of the service that cannot go on
+SUPERVISOR_SOCKET: Final = "supervisor.sock"  # in the run directory; supervisord.conf names it too
 RENDERED_FILE: Final = "config.json"  # in the run directory
 LOCK_FILE: Final = "lock"  # in the run directory, locked while the node runs
 RUN_LINK: Final = "run"  # in the data directory: link to the run directory

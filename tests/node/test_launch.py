@@ -156,6 +156,18 @@ def supervisorctl(tmp_path: Path, *words: str) -> str:
     return subprocess.run([*command, *words], capture_output=True, text=True, timeout=SECONDS_MAX, check=False).stdout
 
 
+def test_what_a_killed_supervisor_left_behind_does_not_keep_the_next_one_waiting(start: Start) -> None:
+    killed = start()
+    killed.line("ready to serve client requests")
+    killed.process.kill()
+    killed.end()
+    again = start()
+    again.line("ready to serve client requests")
+    again.process.terminate()
+    again.end()
+    assert "stale socket" not in "".join(again.text)
+
+
 def test_killed_service_is_started_again(start: Start) -> None:
     node = start()
     first = node.line("up", service="storage")["pid"]
