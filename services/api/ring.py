@@ -87,6 +87,7 @@ class Ring:
         self._unanswered = 0
         self._flush_scheduled = False
         self._sweep_scheduled = False
+        self._closed = False
         self._incarnations: dict[Address, int] = {}
         self._handlers: dict[tuple[Part, int], Handler] = {
             (Part.STORAGE, Kind.RESULTS): self._on_results,
@@ -240,6 +241,7 @@ class Ring:
         """Answer everybody who still waits, and leave the ring."""
         for waiting in list(self._waiting.values()):
             self._fail(waiting, errors.STOPPED)
+        self._closed = True
         self._loop.remove_reader(self._endpoint.fileno())
         self._endpoint.close()
 
@@ -262,6 +264,8 @@ class Ring:
             self._impatient[waiting.number] = waiting
 
     def _flush(self) -> None:
+        if self._closed:
+            return
         self._flush_scheduled = False
         role = self.role
         if role is not None:

@@ -50,6 +50,18 @@ def test_a_worker_serves_once_its_member_is_published_and_waits_no_longer_than_i
     run(scenario)
 
 
+def test_what_is_said_while_the_ring_closes_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that is ended at the last moment still gives its place back, one turn of the loop later."""
+
+    async def scenario() -> None:
+        async with worker() as w:
+            w.ring.flush_soon()
+        await asyncio.sleep(0)
+        assert "Exception in callback" not in caplog.text
+
+    run(scenario)
+
+
 def test_each_kind_of_call_takes_its_lane() -> None:
     async def scenario() -> None:
         ranges = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=b"a"))
