@@ -12,8 +12,14 @@ TESTS ?= tests
 # Tests side by side: most of them wait for processes rather than for the processor.
 JOBS ?= 3
 BENCH ?=
+# A run of chaos: the seed of the first one (fresh without), seconds of faults in each, how many, and 1, 3 or 5 nodes.
+SEED ?=
+SECONDS ?= 45
+RUNS ?= 3
+NODES ?= 0
+CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --nodes $(NODES)
 
-.PHONY: help run cluster down test retest clients bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
+.PHONY: help run cluster down test retest clients chaos chaos-long bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +41,12 @@ retest: $(DEVELOPED) ## run once more what failed, one at a time
 
 clients: $(DEVELOPED) ## drive other people's clients at length, also through failures; Patroni needs root
 	QUORATE_CLIENTS=1 $(BIN)/python -m pytest -rs $(foreach name,certificates etcd3gw npm patroni pypi templates,tests/conformance/test_$(name).py)
+
+chaos: $(DEVELOPED) ## break real clusters in many ways at once and judge what clients saw; SEED=, SECONDS=, RUNS=, NODES=
+	$(CHAOS) --seconds $(SECONDS) --runs $(RUNS)
+
+chaos-long: $(DEVELOPED) ## the same for two hours, two minutes a run; figures are appended to build/chaos/figures.jsonl
+	$(CHAOS) --seconds 120 --hours 2
 
 bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
 	$(BIN)/python -m bench $(BENCH)

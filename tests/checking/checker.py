@@ -10,6 +10,9 @@ given and each rule is one pass. `check` returns the violations as sentences; an
    one writes). Serializable reads are exempt, but never go back on one client's connection.
 4. A read, and the failed branch of a compare-and-swap, saw exactly what the log says at its revision.
 5. A compare-and-swap succeeded exactly when its comparison held in the state before it.
+6. What was put in one transaction stands in the log at one revision, or not at all.
+
+Keys that end with their lease (`leases.py`) are not among those of the history.
 """
 
 from __future__ import annotations
@@ -45,11 +48,14 @@ class Model:
         return value, revisions[position] if value is not None else 0
 
 
-def check(operations: Sequence[Operation], log: Sequence[Change]) -> list[str]:
-    """All violations of the rules above, at most `VIOLATIONS_MAX`."""
+def check(
+    operations: Sequence[Operation], log: Sequence[Change], ended: frozenset[bytes] | set[bytes] = frozenset()
+) -> list[str]:
+    """All violations of the rules above, at most `VIOLATIONS_MAX`; keys in `ended` may go with their lease."""
+    by_clients = [change for change in log if change.value is not None or change.key not in ended] if ended else log
     found: list[str] = []
-    for rule in (_check_log, _check_writes, _check_real_time, _check_answers):
-        for violation in rule(operations, log):
+    for rule in (_check_log, _check_writes, _check_together, _check_real_time, _check_answers):
+        for violation in rule(operations, by_clients if rule is _check_writes else log):
             found.append(violation)
             if len(found) >= VIOLATIONS_MAX:
                 return found
@@ -104,6 +110,17 @@ def _check_writes(operations: Sequence[Operation], log: Sequence[Change]) -> Ite
         yield f"the log has {len(deleted)} deletions, but only {deletes} can have happened"
 
 
+def _check_together(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+    revision_of = {value: revision for revision, _, value in log if value is not None}
+    parts: dict[tuple[int, int], list[Operation]] = {}
+    for op in operations:
+        if op.kind is Kind.PUT:
+            parts.setdefault((op.client, op.invoked_ns), []).append(op)
+    for puts in parts.values():
+        if len(puts) > 1 and len(revisions := {revision_of.get(op.value) for op in puts}) > 1:
+            yield f"put in one transaction, and yet at {revisions}: {puts}"
+
+
 def _check_real_time(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
     revision_of = {value: revision for revision, _, value in log if value is not None}
     moments: list[tuple[int, int, int]] = []  # (time, 0 return | 1 invoke, operation): a tie counts as concurrent
@@ -152,7 +169,7 @@ def _check_answers(operations: Sequence[Operation], log: Sequence[Change]) -> It
             if (value is not None) != op.succeeded:
                 yield f"the key was {'present' if value is not None else 'absent'} before: {op}"
         elif op.kind is not Kind.PUT:
-            value, held = model.at(op.key, op.revision)
+            value, held = model.at(op.key, op.expected if op.kind is Kind.PAST_GET else op.revision)
             if (op.seen_value, op.seen_mod_revision) != (value, held):
                 yield f"saw {op.seen_value!r} at {op.seen_mod_revision}, the log says {value!r} at {held}: {op}"
             elif op.kind is Kind.CAS and held == op.expected:

@@ -14,6 +14,7 @@ class Kind(IntEnum):
     GET = 3  # linearizable
     STALE_GET = 4  # serializable
     CAS = 5  # put if the key's mod_revision is `expected`, else get
+    PAST_GET = 6  # linearizable, of the revision `expected`
 
 
 class Fate(IntEnum):
@@ -25,13 +26,16 @@ class Fate(IntEnum):
 
 
 class Operation(NamedTuple):
-    """One call. Times are nanoseconds of one clock; `value` is unique among all writes of a history."""
+    """One call, or one of several puts of one transaction: same client, same moment of invocation.
+
+    Times are nanoseconds of one clock; `value` is unique among all writes of a history.
+    """
 
     client: int
     kind: Kind
     key: bytes
     value: bytes  # what is written (PUT, CAS)
-    expected: int  # CAS: mod_revision asked for, 0: absent
+    expected: int  # CAS: mod_revision asked for, 0: absent; PAST_GET: the revision asked for
     invoked_ns: int
     returned_ns: int
     fate: Fate

@@ -29,6 +29,7 @@ def lawful(seed: int, count: int, clients: int = 5) -> tuple[list[Operation], li
         expected = held if dice.random() < 0.7 else held + 1
         succeeded = kind is Kind.PUT or (kind is Kind.CAS and expected == held) or (kind is Kind.DELETE and held > 0)
         revision = (log[-1].revision if log else 1) + succeeded
+        expected = revision if kind is Kind.PAST_GET else expected
         if succeeded:
             written = None if kind is Kind.DELETE else value
             log.append(Change(revision, key, written))
@@ -36,7 +37,7 @@ def lawful(seed: int, count: int, clients: int = 5) -> tuple[list[Operation], li
                 del state[key]
             else:
                 state[key] = (written, revision)
-        reads = kind in (Kind.GET, Kind.STALE_GET) or (kind is Kind.CAS and not succeeded)
+        reads = kind in (Kind.GET, Kind.STALE_GET, Kind.PAST_GET) or (kind is Kind.CAS and not succeeded)
         operations.append(
             Operation(
                 client, kind, key, value if kind in (Kind.PUT, Kind.CAS) else b"", expected, invoked, returned, fate,
@@ -148,6 +149,34 @@ def test_a_planted_violation_is_found(plant: object, seed: int) -> None:
     operations, log = lawful(seed, 600)
     plant(operations, log)
     assert [] != check(operations, log)
+
+
+def put_together(second_revision: int) -> tuple[list[Operation], list[Change]]:
+    """A transaction of unknown fate that put two keys."""
+    puts = [Operation(1, Kind.PUT, b"k%d" % n, b"part %d" % n, 0, 10, 20, Fate.UNKNOWN) for n in range(2)]
+    log = [Change(2, b"k0", b"part 0"), Change(second_revision, b"k1", b"part 1")]
+    return puts, log[: 2 if second_revision else 1]
+
+
+def test_the_puts_of_a_transaction_stand_together() -> None:
+    assert [] == check(*put_together(2))
+
+
+@pytest.mark.parametrize("second_revision", [0, 3])
+def test_a_torn_transaction_is_found(second_revision: int) -> None:
+    assert [] != check(*put_together(second_revision))
+
+
+def test_a_read_of_the_past_sees_what_was_there_then() -> None:
+    log = [Change(2, b"k", b"old"), Change(3, b"k", b"new")]
+    puts = [
+        Operation(1, Kind.PUT, b"k", b"old", 0, 1, 2, Fate.DONE, 2),
+        Operation(1, Kind.PUT, b"k", b"new", 0, 3, 4, Fate.DONE, 3),
+    ]
+    read = Operation(1, Kind.PAST_GET, b"k", b"", 2, 5, 6, Fate.DONE, 3, False, b"old", 2)
+    assert [] == check([*puts, read], log)
+    assert [] != check([*puts, read._replace(seen_value=b"new", seen_mod_revision=3)], log)
+    assert [] != check([*puts, read._replace(revision=2)], log)
 
 
 def test_a_hundred_thousand_operations_are_judged_quickly() -> None:

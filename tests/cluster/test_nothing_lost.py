@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,8 @@ from tests.support.cluster import SERVICES, Service, kill_service, paused, quora
 OPERATIONS_BEFORE = 150  # acknowledged before the fault
 OPERATIONS_AFTER = 150  # and again after it: the cluster serves without help
 SERVES_WITHIN_S = 30.0
+ENDS_WITHIN_S = 30.0
+MISSED = 200  # revisions
 
 
 def judged(cluster: Cluster, crowd: Traffic) -> None:
@@ -79,6 +82,29 @@ def test_a_power_cut_of_all_nodes_at_once_loses_nothing(size: int) -> None:
 
 def test_a_killed_leader_node_is_replaced_and_returns_without_loss() -> None:
     under_load(3, lambda cluster: kill_node(cluster.leader()))
+
+
+def test_a_killed_follower_catches_up_while_the_cluster_serves() -> None:
+    def fault(cluster: Cluster) -> None:
+        leader = cluster.leader()
+        follower = next(node for node in cluster.nodes if node is not leader)
+        follower.kill()
+        revision = leader.status()["revision"]
+        wait_until(lambda: leader.status()["revision"] > revision + MISSED, "writes that the follower misses")
+        follower.start()
+
+    under_load(3, fault)
+
+
+def test_a_leader_that_is_stopped_hands_over_without_loss() -> None:
+    def fault(cluster: Cluster) -> None:
+        leader = cluster.leader()
+        assert leader.process is not None
+        leader.process.terminate()
+        assert leader.process.wait(ENDS_WITHIN_S) == -signal.SIGTERM
+        leader.start()
+
+    under_load(3, fault)
 
 
 def test_a_leader_that_pauses_for_longer_than_an_election_serves_nothing_stale() -> None:

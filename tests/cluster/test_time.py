@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +15,8 @@ from quorate.proto import rpc_pb2
 from tests.cluster.writing import get
 from tests.support.cluster import paused, product_cluster, quorate_cluster, wait_until
 from tests.support.rpc import calling
+from tests.support.time import FAKETIME_LIBRARY, time_namespaces
 
-LIBRARIES = (
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-)
 TTL_S = 5
 RENEWAL_S_MAX = 1.0  # what was on its way to a leader that paused is lost, and asked again
 LONG_TTL_S = 3600
@@ -42,13 +36,13 @@ def left(node: Node, lease: int) -> int:
         return int(caller.unary("Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveRequest(ID=lease)).TTL)
 
 
-@pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed")
+@pytest.mark.skipif(not FAKETIME_LIBRARY, reason="libfaketime is not installed")
 def test_a_wall_clock_that_jumps_ends_no_lease_early_and_none_late(tmp_path: Path) -> None:
     offset = tmp_path / "offset"
     offset.write_text("+0")
     product = servers.quorate()
     faked = {
-        "LD_PRELOAD": str(LIBRARIES[0]),
+        "LD_PRELOAD": FAKETIME_LIBRARY,
         "FAKETIME_TIMESTAMP_FILE": str(offset),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -65,13 +59,6 @@ def test_a_wall_clock_that_jumps_ends_no_lease_early_and_none_late(tmp_path: Pat
         wait_until(lambda: get(node, b"jump") is None, "the lease ends", 3 * TTL_S)
         assert time.monotonic() - granted_at >= TTL_S
         assert left(node, lease) == -1
-
-
-def time_namespaces() -> bool:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        return False
-    asked = ["unshare", "--time", "--monotonic", "1", "--boottime", "1", "true"]
-    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not time_namespaces(), reason="time namespaces take root and a kernel that has them")

@@ -1,0 +1,236 @@
+"""The cluster under fire: members behind proxies, each on its own disk, and what is needed to break and mend them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, TypeGuard
+
+import grpc
+
+from bench import processes, servers
+from bench.servers import HOST, Node, NotReadyError
+from quorate.proto import rpc_pb2
+from tests.chaos.calls import AsyncCaller
+from tests.chaos.disks import Disk, why_no_disks
+from tests.chaos.links import Network
+
+SEGMENT_BYTES: Final = 2 << 20
+READY_WITHIN_S: Final = 60.0
+POLL_S: Final = 0.05
+KNOBS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "ticks": ((), ("--heartbeat-interval", "50", "--election-timeout", "500"), ("--election-timeout", "2000")),
+    "snapshots": ((), ("--snapshot-count", "500"), ("--snapshot-count", "5000")),
+    "catch up": ((), ("--snapshot-catchup-entries", "100"), ("--snapshot-catchup-entries", "2000")),
+    "compaction": ((), (), ("--auto-compaction-mode", "revision", "--auto-compaction-retention", "20000")),
+    "batches": ((), ("--compaction-batch-limit", "10"), ("--compaction-batch-limit", "100")),
+    "progress": (("--watch-progress-notify-interval", "1s"),),
+    "workers": ((), (), ("--api-workers", "2")),
+}
+
+
+class Member(Node):
+    """A node whose data are on a disk of its own."""
+
+    __slots__ = ("busy", "disk", "lives", "plain", "stopped_by")
+
+    disk: Disk | None
+    plain: servers.Product  # with the clocks of this machine
+    busy: asyncio.Lock  # held by whoever ends and starts the whole node
+    stopped_by: list[str]  # faults that may end the node; otherwise its end is a finding
+
+    lives: int  # how often it was started
+
+    def start(self) -> None:
+        self.lives += 1
+        super().start()
+
+    @property
+    def data_dir(self) -> Path:
+        return self.directory / f"{self.name}.disk" / "data"
+
+
+@dataclass(slots=True)
+class Battlefield:
+    """A cluster with everything around it."""
+
+    seed: int
+    directory: Path
+    nodes: list[Member]
+    network: Network
+    callers: dict[str, AsyncCaller]  # of the operator
+    knobs: dict[str, tuple[str, ...]]
+    compactable: Callable[[], int] = lambda: 0  # the revision up to which all changes are written down
+    compacted: int = 0  # the highest revision that was asked for
+    findings: list[str] = field(default_factory=list)  # what no fault explains
+    notes: list[str] = field(default_factory=list)  # what was done and seen, with its time
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [node.endpoint for node in self.nodes]
+
+    @property
+    def has_disks(self) -> bool:
+        return self.nodes[0].disk is not None
+
+    def note(self, text: str) -> None:
+        self.notes.append(f"{time.monotonic() - self.began:7.2f} {text}")
+
+    def finding(self, text: str) -> None:
+        self.findings.append(text)
+        self.note(f"FINDING {text}")
+
+    async def leader(self, within_s: float = 5.0) -> Member | None:
+        """The member that most members call the leader, if there is one in time."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            states = await asyncio.gather(*(self.status(node) for node in self.nodes))
+            terms = {status.raftTerm: node for node, status in zip(self.nodes, states, strict=True) if _leads(status)}
+            if terms:
+                return terms[max(terms)]
+            await asyncio.sleep(POLL_S)
+        return None
+
+    async def status(self, node: Member, timeout_s: float = 1.0) -> rpc_pb2.StatusResponse | None:
+        """What it says of itself; None while it says nothing."""
+        try:
+            answer: rpc_pb2.StatusResponse = await self.callers[node.name].unary(
+                "Maintenance/Status", rpc_pb2.StatusRequest(), timeout_s
+            )
+        except grpc.RpcError:
+            return None
+        return answer
+
+    async def learn_names(self) -> None:
+        """Tell the network which member is which node."""
+        for number, node in enumerate(self.nodes):
+            status = await self.status(node, 10.0)
+            assert status is not None, node.log_tail()
+            self.network.names[status.header.member_id] = number
+
+    async def watch_over(self) -> None:
+        """Start again what ended without being asked to, as a service manager would; never returns."""
+        while True:
+            await asyncio.sleep(0.2)
+            for node in self.nodes:
+                process = node.process
+                if process is None or node.busy.locked() or process.poll() is None:
+                    continue
+                text = f"{node.name} ended with status {process.returncode}: {last_line(node)}"
+                if not node.stopped_by:
+                    self.finding(text)
+                self.note(text)
+                await asyncio.to_thread(node.kill)
+                node.start()
+
+
+def _leads(status: rpc_pb2.StatusResponse | None) -> TypeGuard[rpc_pb2.StatusResponse]:
+    return status is not None and status.leader != 0 and status.leader == status.header.member_id
+
+
+def last_line(node: Node) -> str:
+    lines = node.log_tail().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _draw_knobs(seed: int) -> dict[str, tuple[str, ...]]:
+    dice = random.Random(f"knobs {seed}")
+    return {name: dice.choice(choices) for name, choices in KNOBS.items()}
+
+
+def _members(directory: Path, size: int, ports: list[int], proxies: list[int], flags: tuple[str, ...]) -> list[Member]:
+    product = servers.quorate()
+    product = replace(product, environment={**product.environment, "QUORATE_WAL_SEGMENT_BYTES": str(SEGMENT_BYTES)})
+    names = [f"m{number}" for number in range(size)]
+    initial = ",".join(f"{name}=http://{HOST}:{proxy}" for name, proxy in zip(names, proxies, strict=True))
+    members = []
+    for number, name in enumerate(names):
+        client = f"http://{HOST}:{ports[number]}"
+        arguments = (
+            *("--name", name),
+            *("--data-dir", str(directory / f"{name}.disk" / "data")),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", f"http://{HOST}:{ports[size + number]}"),
+            *("--initial-advertise-peer-urls", f"http://{HOST}:{proxies[number]}"),
+            *("--initial-cluster", initial),
+            *("--log-level", "info"),
+            *flags,
+        )
+        member = Member(product, name, directory, ports[number], ports[size + number], arguments)
+        member.plain, member.busy, member.stopped_by, member.disk, member.lives = product, asyncio.Lock(), [], None, 0
+        members.append(member)
+    return members
+
+
+@asynccontextmanager
+async def battlefield(seed: int, size: int, disks: bool = True) -> AsyncIterator[Battlefield]:
+    """A started cluster; afterwards nothing is left of it but its directory, if something was found."""
+    directory = Path(tempfile.mkdtemp(prefix="quorate-chaos-"))
+    network = Network(seed)
+    ports = servers.free_ports(2 * size)
+    await network.open(ports[size:])
+    knobs = _draw_knobs(seed)
+    members = _members(directory, size, ports, network.ports, tuple(word for words in knobs.values() for word in words))
+    callers = {member.name: AsyncCaller(member.endpoint) for member in members}
+    field_ = Battlefield(seed, directory, members, network, callers, knobs)
+    try:
+        for member in members:
+            if disks and not why_no_disks():
+                member.disk = Disk(directory / f"{member.name}.disk")
+                await asyncio.to_thread(member.disk.create)
+            else:
+                (directory / f"{member.name}.disk").mkdir()
+            member.start()
+        for member in members:
+            await asyncio.to_thread(member.wait_ready, READY_WITHIN_S)
+        await field_.learn_names()
+        yield field_
+    finally:
+        await asyncio.to_thread(_clear_away, field_)
+        for caller in callers.values():
+            await caller.close()
+        await network.close()
+        if not field_.findings:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _clear_away(field_: Battlefield) -> None:
+    for member in field_.nodes:
+        member.kill()
+        run_dir = member.data_dir / "run"
+        if run_dir.is_symlink():
+            shutil.rmtree(run_dir.resolve(), ignore_errors=True)
+        if member.disk is not None:
+            if field_.findings:
+                with suppress(OSError):
+                    shutil.copytree(member.data_dir, field_.directory / f"{member.name}.data", symlinks=True)
+            member.disk.unmount()
+            for image in field_.directory.glob(f"{member.name}.image*"):
+                image.unlink()
+
+
+async def until_ready(node: Member, within_s: float = READY_WITHIN_S) -> bool:
+    """Whether it accepted a put in time."""
+    try:
+        await asyncio.to_thread(node.wait_ready, within_s)
+    except NotReadyError:
+        return False
+    return True
+
+
+def signal_all(node: Node, number: int) -> list[int]:
+    """Send a signal to all processes of a node."""
+    pids = processes.marked(node.mark)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return pids
