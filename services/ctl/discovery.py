@@ -2,27 +2,14 @@
 
 from collections.abc import Sequence
 
-from dns.exception import DNSException
-from dns.resolver import resolve
-
 from quorate.ctl.failures import BAD_CONNECTION, Failure
+from quorate.node import srv
 
 
 def discovered(domain: str, service_name: str, insecure: bool) -> Sequence[str]:
     """The client URLs the domain names; those without TLS only when `insecure`. Failure when there are none."""
-    suffix = f"-{service_name}" if service_name else ""
-    found = _records(f"_etcd-client-ssl{suffix}._tcp.{domain}", "https")
-    if insecure:
-        found += _records(f"_etcd-client{suffix}._tcp.{domain}", "http")
-    if not found:
-        raise Failure(f"error querying DNS SRV records for _etcd-client{suffix} {domain}", BAD_CONNECTION)
-    return found
-
-
-def _records(name: str, scheme: str) -> list[str]:
     try:
-        answers = resolve(name, "SRV")
-    except DNSException:
-        return []
-    ordered = sorted(answers, key=lambda record: (record.priority, -record.weight))
-    return [f"{scheme}://{record.target.to_text(omit_final_dot=True)}:{record.port}" for record in ordered]
+        return [target.url for target in srv.clients(domain, service_name, insecure=insecure)]
+    except srv.NoRecords as reason:
+        name = f"{srv.CLIENTS}{f'-{service_name}' if service_name else ''}"
+        raise Failure(f"error querying DNS SRV records for _{name}: {reason}", BAD_CONNECTION) from None

@@ -316,6 +316,12 @@ USAGE: Final = """Usage:
 
   quorate --config-file FILE
     Take the settings from a YAML or JSON file; other flags and the environment are then ignored.
+
+  quorate gateway start [flags]
+    Pass TCP connections on to members that answer.
+
+  quorate grpc-proxy start [flags]
+    Pass gRPC calls on to members that answer, below a prefix of keys if wanted.
 """
 
 

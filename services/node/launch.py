@@ -33,11 +33,15 @@ from quorate.node.places import (
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 
+PROXIES: Final = ("gateway", "grpc-proxy")  # commands that stand between clients and a cluster
+
 SUPERVISOR_FILE: Final = Path(__file__).parent / "supervisord.conf"
 
 
 def main() -> None:
     """Start a node with the arguments and the environment of this process; does not return."""
+    if sys.argv[1:2] and sys.argv[1] in PROXIES:
+        _exec("quorate.proxy", sys.argv[1:], dict(os.environ))
     line = _command_line(sys.argv[1:])
     os.umask(0o077)
     logs.start(Config(), "node")
@@ -212,10 +216,21 @@ def _become_supervisor(config: Config) -> NoReturn:
         PYTHON_VARIABLE: sys.executable,
         API_MORE_VARIABLE: str(config.api_workers - 1),
     }
-    supervisor_file = Path(os.environ.get(SUPERVISOR_FILE_VARIABLE, SUPERVISOR_FILE)).resolve()
-    arguments = [sys.executable, "-P", "-m", "quorate.node.supervise", str(supervisor_file)]
+    if config.discovery or config.discovery_endpoints or config.discovery_srv:
+        _exec("quorate.discovery", [], environment)
+    exec_supervisor(environment)
+
+
+def exec_supervisor(environment: dict[str, str]) -> NoReturn:
+    """Become the supervisor of the node whose settings the environment names."""
+    supervisor_file = Path(environment.get(SUPERVISOR_FILE_VARIABLE, SUPERVISOR_FILE)).resolve()
+    _exec("quorate.node.supervise", [str(supervisor_file)], environment)
+
+
+def _exec(module: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:
     sys.stdout.flush()
-    os.execve(sys.executable, arguments, environment)  # noqa: S606 - no shell, and nothing of the user's in it
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell, and nothing of the user's in it
 
 
 if __name__ == "__main__":

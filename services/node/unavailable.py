@@ -11,18 +11,9 @@ from typing import Final
 from quorate.node.config import Config
 
 LOCAL_ADDRESS: Final = "SetMemberLocalAddr"
-DISCOVERY: Final = "discovery is not available; list the members in --initial-cluster"
 TRACING: Final = "distributed tracing is not available"
 
 NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its default
-    **dict.fromkeys(
-        [
-            *("discovery", "discovery_proxy", "discovery_srv", "discovery_srv_name"),
-            *("discovery_token", "discovery_endpoints", "discovery_cert", "discovery_key", "discovery_cacert"),
-            *("discovery_user", "discovery_password"),
-        ],
-        DISCOVERY,
-    ),
     "enable_pprof": "profiles are not available",
     "bootstrap_defrag_threshold_megabytes": "defragmentation at the start is not available",
     "memory_mlock": "locking memory is not available",
@@ -55,16 +46,9 @@ WITHOUT_EFFECT: Final = {  # attribute -> why another value than the default cha
     "warning_apply_duration": "slow applies are not logged one by one; see the apply histogram in /metrics",
     "warning_unary_request_duration": "slow requests are not logged one by one; see the histograms in /metrics",
     "downgrade_check_time": "a cluster cannot be downgraded",
+    "discovery_fallback": "exit is its only value; there is no proxy to fall back to",
     "v2_deprecation": "there is no v2 store",
     "logger": "zap's JSON lines are the only ones",
-    **dict.fromkeys(
-        [
-            *("discovery_fallback", "discovery_dial_timeout", "discovery_request_timeout"),
-            *("discovery_keepalive_time", "discovery_keepalive_timeout"),
-            *("discovery_insecure_transport", "discovery_insecure_skip_tls_verify"),
-        ],
-        "there is no discovery",
-    ),
 }
 
 

@@ -140,7 +140,11 @@ def test_a_cost_that_bcrypt_does_not_have_is_replaced_by_the_default(given: int,
 
 SERVICES = Path(unavailable.__file__).parent.parent
 READERS = [
-    *(path for service in ("api", "consensus", "storage", "watch") for path in (SERVICES / service).rglob("*.py")),
+    *(
+        path
+        for service in ("api", "consensus", "discovery", "storage", "watch")
+        for path in (SERVICES / service).rglob("*.py")
+    ),
     *(SERVICES / "node" / name for name in ("config.py", "lifecycle.py", "logs.py", "supervise.py", "tls.py")),
 ]
 

@@ -1,0 +1,1 @@
+"""PROGRAM between launcher and supervisor: finds the founders of a cluster in DNS or in a discovery service."""

@@ -1,0 +1,1 @@
+"""How members that know nothing of each other find each other."""

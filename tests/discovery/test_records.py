@@ -1,0 +1,55 @@
+"""The founders of a cluster in SRV records, against a name server of the test's own."""
+
+import pytest
+
+from quorate.discovery import records
+from quorate.discovery.failures import DiscoveryFailed
+from quorate.node import srv
+from quorate.node.config import Config
+from tests.support.names import Records, name_server
+
+PLAIN = "_etcd-server._tcp.example.com"
+SECURE = "_etcd-server-ssl._tcp.example.com"
+
+
+def found(given: Records, monkeypatch: pytest.MonkeyPatch, url: str = "http://127.0.0.1:2380", suffix: str = "") -> str:
+    config = Config(
+        name="m1", initial_advertise_peer_urls=[url], discovery_srv="example.com", discovery_srv_name=suffix
+    )
+    with name_server(given) as address:
+        monkeypatch.setenv(srv.NAMESERVER_VARIABLE, address)
+        return records.initial_cluster(config)
+
+
+def test_this_member_is_found_by_its_address_and_the_others_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {PLAIN: ["0 0 2379 localhost.", "0 0 2380 localhost.", "0 0 2381 localhost."]}
+    assert sorted(found(given, monkeypatch).split(",")) == [
+        "0=http://localhost:2379",
+        "1=http://localhost:2381",
+        "m1=http://localhost:2380",
+    ]
+
+
+def test_a_service_name_chooses_among_clusters_of_one_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"_etcd-server-blue._tcp.example.com": ["0 0 2380 localhost."], PLAIN: ["0 0 7 localhost."]}
+    assert found(given, monkeypatch, suffix="blue") == "m1=http://localhost:2380"
+
+
+def test_records_with_tls_come_first_and_those_without_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {SECURE: ["0 0 2380 localhost."], PLAIN: ["0 0 2390 localhost."]}
+    assert found(given, monkeypatch, "https://127.0.0.1:2380") == "m1=https://localhost:2380,0=http://localhost:2390"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "error querying DNS SRV records for _etcd-server-ssl"),
+        ({PLAIN: ["0 0 7 localhost."]}, 'cannot find local etcd member "m1" in SRV records'),
+        ({SECURE: ["0 0 2380 localhost."]}, "has scheme mismatch with expected peer http://127.0.0.1:2380"),
+    ],
+)
+def test_a_domain_without_this_member_is_of_no_use(
+    given: Records, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DiscoveryFailed, match=sentence):
+        found(given, monkeypatch)
