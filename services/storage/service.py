@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import select
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from time import perf_counter
@@ -20,15 +19,16 @@ from typing import TYPE_CHECKING, Final
 from quorate.node.clock import Clock
 from quorate.node.logs import Log
 from quorate.storage import auto_compaction, hashkv, snapshot
-from quorate.storage.apply import Applier, Waiting
+from quorate.storage.answering import Answers
+from quorate.storage.apply import Applier
 from quorate.storage.compaction import Compaction
 from quorate.storage.corruption import REPORT
 from quorate.storage.database import PENDING_BYTES_MAX, DiskFull
-from quorate.storage.events import pack_events
-from quorate.storage.headers import Headers, answered
+from quorate.storage.headers import Headers
 from quorate.storage.history import History
 from quorate.storage.proposer import Proposer
-from quorate.storage.reads import Deferred, Defragment, Questions, Readers, Task, result_of
+from quorate.storage.publishing import Publisher
+from quorate.storage.reads import Questions, Readers, Task
 from quorate.storage.settings import Settings, corruption_of
 from quorate.storage.state import State
 from quorate.storage.vacuum import Vacuum
@@ -37,7 +37,6 @@ from quorate.wire.messages import (
     APPLIED,
     COMMANDS_MAX,
     ENTRY,
-    EVENTS,
     IMAGE,
     MAIN_SHIFT,
     SPACE,
@@ -51,10 +50,9 @@ from quorate.wire.messages import (
     Role,
     chunks_of,
     pack_chunk,
-    pack_results,
 )
 from quorate.wire.sockets import Address, Channel, Endpoint, Message
-from quorate.wire.watching import STORAGE_TO_WATCH_HELLO, WATCH_NEEDS, unpack_history_read
+from quorate.wire.watching import STORAGE_TO_WATCH_HELLO, unpack_history_read
 
 if TYPE_CHECKING:
     from quorate.storage.stats import Stats
@@ -65,15 +63,10 @@ COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is repl
 QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
-EARLY_RESULTS_MAX: Final = 4096
-LATE_BACKLOG_BYTES: Final = 1024 * 1024  # of a channel; a further large answer waits above it
-IDLE_PUBLISH_SECONDS: Final = 0.05  # while nobody waits, watch hears of the revision alone, and this often
 DISK_FULL_SECONDS: Final = 1.0
 IMAGE_RETRY_SECONDS: Final = 10.0
 TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this is for the memory it takes
 CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
-
-Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chunk
 
 
 class Service:
@@ -94,9 +87,6 @@ class Service:
         self.proposer = Proposer(self.applier, retention, self.corruption, log)
         self.vacuum = Vacuum(state.database)
         self.is_stopping = False
-        self.dropped_results = 0
-        self._early: list[tuple[Channel, int, bytes]] = []  # answers of a replay, for workers not met again yet
-        self._late: deque[tuple[Origin, int, int, bytes]] = deque()  # large answers that are ready
         self._stats: Stats | None = None
         self.image_to_install: Path | None = None  # set when `run` returned because of it
         self._is_taking_image = False
@@ -109,17 +99,11 @@ class Service:
         self._poll.register(endpoint.fileno(), select.POLLIN)
         self._poll.register(self._wake_up, select.POLLIN)
         self.readers = Readers(self.wake)
+        self.answers = Answers(endpoint, self.readers, self.vacuum)
         self._started = False  # START was heard: entries and reads are for us
         self._current_from = 0  # the index committed at START: below it this state may be older than it once was
         self._held: list[bytes] = []  # questions that wait for it; the api workers bound how many
         self._role: Role | None = None
-        self._vacuum_waits: list[Place] = []
-        self._waits: list[tuple[Place, Waiting]] = []
-        self._published = state.store.revision
-        self._published_rows = 0  # of the pending rows, so many were published
-        self._watch_needs_previous = False
-        self._watch_is_idle = False
-        self._idle_told_at = 0.0
         self._told = (0, 0)
         self._is_quiet = False  # the last wait heard nothing
         self._dirty_since = 0.0
@@ -137,6 +121,7 @@ class Service:
             endpoint.connect(Address(Part.API, number), self._hello_to_api)
         self._consensus = endpoint.connect(Address(Part.CONSENSUS), self._hello)
         self._watch = endpoint.connect(Address(Part.WATCH), self._hello_to_watch)
+        self.publisher = Publisher(state, self._watch)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -165,7 +150,7 @@ class Service:
                 self._hear(channel, messages)
             if self._held:
                 self._answer_held()
-            self._publish()
+            self.publisher.publish(now)
             if not self._dirty_since and self.state.is_dirty:
                 self._dirty_since = now
         self._answer_later_ones()
@@ -207,7 +192,7 @@ class Service:
         return bool(heard)
 
     def _patience_ms(self, flushed: bool) -> int:
-        if not flushed or self._late:
+        if not flushed or self.answers.is_late:
             return RETRY_MS
         database = self.state.database
         if self._dirty_since or database.checkpoint_is_running or database.marks.applied_index != self._told[0]:
@@ -237,9 +222,7 @@ class Service:
             return
         self.vacuum.advance()
         if not self.vacuum.is_due:
-            places, self._vacuum_waits = self._vacuum_waits, []
-            for origin, number, position in places:
-                self._send_results(origin, number, position, [answered(b"")])
+            self.answers.defragmented()
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -264,7 +247,7 @@ class Service:
             self.compaction.start_over()
             self._commit_again = self.applier.now + DISK_FULL_SECONDS
             return False
-        self._published_rows = 0
+        self.publisher.committed()
         self._dirty_since = 0.0
         return True
 
@@ -315,16 +298,9 @@ class Service:
         elif channel.peer.part is Part.API:
             self._told_size_bytes = 0
             channel.send(Kind.AUTH, self._hello_to_api())  # it may have moved since the hello was said
-            early, self._early = self._early, []
-            for worker, incarnation, results in early:
-                if worker is not channel:
-                    self._early.append((worker, incarnation, results))
-                elif incarnation == channel.peer_incarnation:
-                    channel.send(Kind.RESULTS, results)
+            self.answers.meet(channel)
         elif channel is self._watch:
-            self._watch_needs_previous = False
-            self._watch_is_idle = False
-            self._published = self.state.store.revision
+            self.publisher.meet()
 
     def _hear(self, channel: Channel, messages: list[Message]) -> None:
         for kind, body in messages:
@@ -349,16 +325,9 @@ class Service:
                 case Kind.SPACE:
                     self.applier.wants_space_alarm = True
                 case Kind.WATCH_IDLE:
-                    self._publish()
-                    self._watch_is_idle = body == b"\1"
-                    self._tell_revision()
-                    self._watch.send(Kind.WATCH_IDLE, body)
+                    self.publisher.set_idle(body, self.applier.now)
                 case Kind.WATCH_NEEDS:
-                    self._publish()
-                    self._watch_needs_previous = bool(WATCH_NEEDS.unpack(body)[0])
-                    self._watch.send(
-                        Kind.WATCH_NEEDS, WATCH_NEEDS.pack(self._watch_needs_previous, self.state.store.revision)
-                    )
+                    self.publisher.set_needs(body, self.applier.now)
                 case Kind.HISTORY_READ:
                     history = History(self.state.store, unpack_history_read(body))
                     self.readers.submit(self._tell_watch(channel.peer_incarnation), history)
@@ -373,7 +342,7 @@ class Service:
 
     def _answer(self, body: bytes) -> None:
         for chunk in chunks_of(body):
-            self._reply(chunk.origin, chunk.number, self.questions.chunk(chunk))
+            self.answers.reply(chunk.origin, chunk.number, self.questions.chunk(chunk))
 
     def _answer_held(self) -> None:
         """Answer what the api workers asked of this member alone before it was where it had been before its restart."""
@@ -397,7 +366,7 @@ class Service:
                 if self.state.auth.epoch != self._auth_epoch:
                     self._tell_auth()
                 if chunk.origin.member_id == member_id:
-                    self._reply(chunk.origin, chunk.number, results)
+                    self.answers.reply(chunk.origin, chunk.number, results)
         marks.applied_index = index
         marks.applied_term = term
 
@@ -443,40 +412,14 @@ class Service:
         self.image_to_install = path
         self.is_stopping = True
 
-    # --- answering ---------------------------------------------------------------------------------------------------
+    # --- telling -----------------------------------------------------------------------------------------------------
 
-    def _reply(self, origin: Origin, number: int, results: Sequence[bytes | Waiting | Deferred | Defragment]) -> None:
-        if origin.worker == STORAGE_WORKER:
-            return
-        first = 0
-        ready: list[bytes] = []
-        for position, result in enumerate(results):
-            if isinstance(result, bytes):
-                ready.append(result)
-                continue
-            self._send_results(origin, number, first, ready)
-            first, ready = position + 1, []
-            if isinstance(result, Waiting):
-                self._waits.append(((origin, number, position), result))
-            elif isinstance(result, Defragment):
-                self._vacuum_waits.append((origin, number, position))
-                self.vacuum.request()
-            else:
-                self.readers.submit(self._deliver_to(origin, number, position), result.work)
-        self._send_results(origin, number, first, ready)
-
-    def _deliver_to(self, origin: Origin, number: int, position: int) -> Callable[[bytes], None]:
-        return lambda body: self._late.append((origin, number, position, body))
-
-    def _send_late(self) -> None:
-        """Send large answers one at a time, so that the small ones beside them never wait behind a full channel."""
-        while self._late:
-            origin, number, position, body = self._late[0]
-            channel = self.endpoint.channels.get(Address(Part.API, origin.worker))
-            if channel is not None and channel.backlog_bytes > LATE_BACKLOG_BYTES:
-                return
-            self._late.popleft()
-            self._send_results(origin, number, position, [result_of(body)])
+    def _answer_later_ones(self) -> None:
+        finished = self.compaction.finished_revision
+        if self.answers.wait_for_compaction(finished) and self._commit():
+            self.answers.compacted(finished)
+        self.readers.collect()
+        self.answers.send_late()
 
     def _tell_watch(self, incarnation: int) -> Callable[[bytes], None]:
         def told(body: bytes) -> None:
@@ -484,53 +427,6 @@ class Service:
                 self._watch.send(Kind.HISTORY, body)
 
         return told
-
-    def _send_results(self, origin: Origin, number: int, first: int, results: list[bytes]) -> None:
-        if not results:
-            return
-        channel = self.endpoint.channels.get(Address(Part.API, origin.worker))
-        if channel is not None and not channel.opened and len(self._early) < EARLY_RESULTS_MAX:
-            self._early.append((channel, origin.incarnation, pack_results(number, origin.incarnation, first, results)))
-            return
-        if channel is None or channel.peer_incarnation != origin.incarnation:
-            return  # the worker is gone, and its clients with it
-        if channel.full:
-            self.dropped_results += len(results)
-            return
-        channel.send(Kind.RESULTS, pack_results(number, origin.incarnation, first, results))
-
-    def _answer_later_ones(self) -> None:
-        if self._waits:
-            finished = self.compaction.finished_revision
-            done = [each for each in self._waits if each[1].revision <= finished]
-            if done and self._commit():
-                self._waits = [each for each in self._waits if each[1].revision > finished]
-                for (origin, number, position), waiting in done:
-                    self._send_results(origin, number, position, [answered(waiting.header)])
-        self.readers.collect()
-        self._send_late()
-
-    def _publish(self) -> None:
-        """Tell watch what this turn has changed. What it cannot take it reads as history when it sees the gap."""
-        rows = self.state.database.pending
-        store = self.state.store
-        if self._published_rows == len(rows):
-            return
-        watch = self._watch
-        if self._watch_is_idle:
-            if self.applier.now - self._idle_told_at >= IDLE_PUBLISH_SECONDS:
-                self._tell_revision()
-        elif watch.opened and not watch.full:
-            fresh = rows[self._published_rows :]
-            parts = pack_events(store, fresh, self._published, store.revision, self._watch_needs_previous)
-            watch.send(Kind.EVENTS, *parts)
-        self._published = store.revision
-        self._published_rows = len(rows)
-
-    def _tell_revision(self) -> None:
-        """Tell watch where the store is, without the changes: whoever waits there reads them as history."""
-        self._idle_told_at = self.applier.now
-        self._watch.send(Kind.EVENTS, EVENTS.pack(self.state.store.revision, self.state.store.revision, 0))
 
     def _tell_applied(self) -> None:
         """Tell consensus how far things are: now and then, as a message of its own costs as much as ten puts."""

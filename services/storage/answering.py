@@ -1,0 +1,115 @@
+"""What the api workers are owed: answers that are there, and places of those that come later.
+
+An answer goes to the incarnation of the worker that asked; where that is gone, so are its clients.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from quorate.storage.apply import Waiting
+from quorate.storage.headers import answered
+from quorate.storage.reads import Deferred, Defragment, Readers, result_of
+from quorate.storage.vacuum import Vacuum
+from quorate.wire.messages import STORAGE_WORKER, Kind, Origin, Part, pack_results
+from quorate.wire.sockets import Address, Channel, Endpoint
+
+EARLY_RESULTS_MAX: Final = 4096
+LATE_BACKLOG_BYTES: Final = 1024 * 1024  # of a channel; a further large answer waits above it
+
+Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chunk
+
+
+class Answers:
+    """Sends results to the workers of an endpoint."""
+
+    def __init__(self, endpoint: Endpoint, readers: Readers, vacuum: Vacuum) -> None:
+        self.dropped_results = 0
+        self._endpoint = endpoint
+        self._readers = readers
+        self._vacuum = vacuum
+        self._early: list[tuple[Channel, int, bytes]] = []  # of a replay, for workers not met again yet
+        self._late: deque[tuple[Origin, int, int, bytes]] = deque()  # large answers that are ready
+        self._defragmenting: list[Place] = []
+        self._compacting: list[tuple[Place, Waiting]] = []
+
+    @property
+    def is_late(self) -> bool:
+        """Large answers wait for room."""
+        return bool(self._late)
+
+    def reply(self, origin: Origin, number: int, results: Sequence[bytes | Waiting | Deferred | Defragment]) -> None:
+        """Answer a chunk; what is not there yet follows by itself."""
+        if origin.worker == STORAGE_WORKER:
+            return
+        first = 0
+        ready: list[bytes] = []
+        for position, result in enumerate(results):
+            if isinstance(result, bytes):
+                ready.append(result)
+                continue
+            self._send(origin, number, first, ready)
+            first, ready = position + 1, []
+            if isinstance(result, Waiting):
+                self._compacting.append(((origin, number, position), result))
+            elif isinstance(result, Defragment):
+                self._defragmenting.append((origin, number, position))
+                self._vacuum.request()
+            else:
+                self._readers.submit(self._deliver_to(origin, number, position), result.work)
+        self._send(origin, number, first, ready)
+
+    def meet(self, worker: Channel) -> None:
+        """A worker is there: it gets what was answered before."""
+        early, self._early = self._early, []
+        for channel, incarnation, results in early:
+            if channel is not worker:
+                self._early.append((channel, incarnation, results))
+            elif incarnation == channel.peer_incarnation:
+                channel.send(Kind.RESULTS, results)
+
+    def wait_for_compaction(self, finished_revision: int) -> bool:
+        """Somebody waits for the end of a compaction that has come."""
+        return any(waiting.revision <= finished_revision for _, waiting in self._compacting)
+
+    def compacted(self, finished_revision: int) -> None:
+        """What was compacted up to a revision is gone from the disk."""
+        done = [each for each in self._compacting if each[1].revision <= finished_revision]
+        self._compacting = [each for each in self._compacting if each[1].revision > finished_revision]
+        for (origin, number, position), waiting in done:
+            self._send(origin, number, position, [answered(waiting.header)])
+
+    def defragmented(self) -> None:
+        """All free space was given back."""
+        places, self._defragmenting = self._defragmenting, []
+        for origin, number, position in places:
+            self._send(origin, number, position, [answered(b"")])
+
+    def send_late(self) -> None:
+        """Send large answers one at a time, so that the small ones beside them never wait behind a full channel."""
+        while self._late:
+            origin, number, position, body = self._late[0]
+            channel = self._endpoint.channels.get(Address(Part.API, origin.worker))
+            if channel is not None and channel.backlog_bytes > LATE_BACKLOG_BYTES:
+                return
+            self._late.popleft()
+            self._send(origin, number, position, [result_of(body)])
+
+    def _deliver_to(self, origin: Origin, number: int, position: int) -> Callable[[bytes], None]:
+        return lambda body: self._late.append((origin, number, position, body))
+
+    def _send(self, origin: Origin, number: int, first: int, results: list[bytes]) -> None:
+        if not results:
+            return
+        channel = self._endpoint.channels.get(Address(Part.API, origin.worker))
+        if channel is not None and not channel.opened and len(self._early) < EARLY_RESULTS_MAX:
+            self._early.append((channel, origin.incarnation, pack_results(number, origin.incarnation, first, results)))
+            return
+        if channel is None or channel.peer_incarnation != origin.incarnation:
+            return  # the worker is gone, and its clients with it
+        if channel.full:
+            self.dropped_results += len(results)
+            return
+        channel.send(Kind.RESULTS, pack_results(number, origin.incarnation, first, results))
