@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
 from bench import servers
+from tests.cluster.guarded import PASSWORD, Guarded, guarded_cluster
 from tests.conformance import pypi
 from tests.conformance.clients import etcdctls
 
@@ -30,6 +32,19 @@ EXPECTED: Final[dict[str, Any]] = {
 def test_outcome_is_etcds(node: servers.Node, library: str, scenario: str) -> None:
     with pypi.run(library, scenario, node.endpoint) as program:
         assert EXPECTED[scenario] == program.next()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Guarded]:
+    with guarded_cluster(1) as made:
+        yield made
+
+
+def test_with_auth_on_aetcd_logs_in(guarded: Guarded) -> None:
+    """etcd3 shows its token over TLS alone: see test_certificates."""
+    who = {"ETCD_USER": "alice", "ETCD_PASSWORD": PASSWORD}
+    with pypi.run("aetcd", "kv", guarded.cluster.nodes[0].endpoint, who) as program:
+        assert EXPECTED["kv"] == program.next()
 
 
 def test_its_lock_and_that_of_etcdctl_leave_each_other_alone(node: servers.Node) -> None:

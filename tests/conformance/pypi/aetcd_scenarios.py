@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from typing import Any
 
@@ -67,7 +68,8 @@ async def members(client: aetcd.Client) -> Any:
 
 async def main(scenario: str, endpoint: str) -> None:
     host, _, port = endpoint.rpartition(":")
-    async with aetcd.Client(host, int(port), timeout=30) as client:
+    names = {"username": os.environ.get("ETCD_USER"), "password": os.environ.get("ETCD_PASSWORD")}
+    async with aetcd.Client(host, int(port), timeout=30, **names) as client:
         print(json.dumps(await globals()[scenario](client)), flush=True)
 
 

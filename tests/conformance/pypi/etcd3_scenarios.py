@@ -1,6 +1,6 @@
 """What PyPI's etcd3 (python-etcd3) sees of a node: `python etcd3_scenarios.py SCENARIO HOST:PORT` prints JSON.
 
-TLS_CA, TLS_CERT and TLS_KEY in the environment name the files for TLS.
+TLS_CA, TLS_CERT and TLS_KEY in the environment name the files for TLS, ETCD_USER and ETCD_PASSWORD say who calls.
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import etcd3
+import grpc
 
 TTL_S = 20
 
@@ -67,6 +68,17 @@ def members(client: etcd3.Etcd3Client) -> Any:
     return [status.version.split(".")[0], len(list(client.members)), status.leader is not None]
 
 
+def refused(client: etcd3.Etcd3Client) -> Any:
+    """What this library makes of keys that the caller may not touch."""
+    outcomes = []
+    for call in (lambda: client.put("z", "v"), lambda: client.get("z"), lambda: list(client.get_prefix("z/"))):
+        try:
+            outcomes.append(repr(call()))
+        except grpc.RpcError as failure:
+            outcomes.append(failure.details())
+    return outcomes
+
+
 def beside_etcdctl(client: etcd3.Etcd3Client) -> Any:
     """Hold a lock of the name that etcdctl holds: the key layouts differ, so each sees both."""
     with client.lock("mixed", ttl=TTL_S) as held:
@@ -79,7 +91,8 @@ def main(scenario: str, endpoint: str) -> None:
     host, _, port = endpoint.rpartition(":")
     files = {"ca_cert": "TLS_CA", "cert_cert": "TLS_CERT", "cert_key": "TLS_KEY"}
     tls = {name: os.environ.get(variable) for name, variable in files.items()}
-    client = etcd3.client(host=host, port=int(port), timeout=30, **tls)
+    names = {"user": os.environ.get("ETCD_USER"), "password": os.environ.get("ETCD_PASSWORD")}
+    client = etcd3.client(host=host, port=int(port), timeout=30, **tls, **names)
     print(json.dumps(globals()[scenario](client)), flush=True)
     client.close()
 
