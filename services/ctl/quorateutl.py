@@ -6,6 +6,8 @@ import click
 
 from quorate.ctl.backup import hashkv, snapshot, version
 from quorate.ctl.certificates import cert
+from quorate.ctl.import_command import import_command
+from quorate.ctl.offline import defrag, migrate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,7 +19,10 @@ def main(context: click.Context, write_out: str) -> None:
 
 
 main.add_command(cert)
+main.add_command(defrag)
 main.add_command(hashkv)
+main.add_command(import_command)
+main.add_command(migrate)
 main.add_command(snapshot)
 main.add_command(version)
 

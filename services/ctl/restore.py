@@ -16,11 +16,13 @@ import click
 
 from quorate.consensus import restoring as log
 from quorate.consensus.membership import Meta
+from quorate.consensus.segments import write_durably
 from quorate.ctl import etcd_file
 from quorate.node.config import Config
 from quorate.storage import restoring as database
 
 DRAFT: Final = "restoring"
+LOG_BEGUN: Final = "restoring-wal-dir"  # there is one whose log, outside the data directory, is not whole
 DIRECTORY_MODE: Final = 0o700
 
 
@@ -39,7 +41,8 @@ def restore(backup: Path, config: Config, wishes: Wishes) -> Meta:
     directory = Path(config.data_dir)
     if directory.exists() and not _is_free(directory):
         raise click.ClickException(f'data-dir "{directory}" not empty or could not be read')
-    if config.wal_dir and config.wal_path.exists():
+    begun = directory / LOG_BEGUN
+    if config.wal_dir and config.wal_path.exists() and not _is_begun(begun, config.wal_path):
         raise click.ClickException(f'wal-dir "{config.wal_path}" exists')
     meta = log.beginning(config)
     found = database.digests(backup)
@@ -52,12 +55,17 @@ def restore(backup: Path, config: Config, wishes: Wishes) -> Meta:
         target = draft / config.database_path.relative_to(config.member_path)
         _write_database(backup, found.content_bytes, target)
         database.renew(target, meta.snapshot_index, log.FIRST_TERM, wishes.bump_revision, wishes.mark_compacted)
+        if config.wal_dir:
+            _begin(begun, config.wal_path)
         log.write_log(config.wal_path if config.wal_dir else draft / "wal", meta)
+        for made in (draft, config.wal_path.parent) if config.wal_dir else (draft,):
+            _sync(made)
         draft.rename(config.member_path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     _sync(directory)
+    begun.unlink(missing_ok=True)
     _sync(directory.parent)
     return meta
 
@@ -77,9 +85,20 @@ def _as_go(digest: bytes) -> str:
 
 def _is_free(directory: Path) -> bool:
     try:
-        return {path.name for path in directory.iterdir()} <= {DRAFT}
+        return {path.name for path in directory.iterdir()} <= {DRAFT, LOG_BEGUN, f"{LOG_BEGUN}.tmp"}
     except OSError:
         return False
+
+
+def _is_begun(note: Path, log_directory: Path) -> bool:
+    """Whether a restore that was cut short made this directory."""
+    return note.exists() and note.read_text() == str(log_directory.absolute())
+
+
+def _begin(note: Path, log_directory: Path) -> None:
+    if _is_begun(note, log_directory):
+        shutil.rmtree(log_directory, ignore_errors=True)
+    write_durably(note, str(log_directory.absolute()).encode())
 
 
 def _write_database(backup: Path, content_bytes: int, target: Path) -> None:

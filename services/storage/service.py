@@ -91,7 +91,7 @@ class Service:
         self.image_to_install: Path | None = None  # set when `run` returned because of it
         self._is_taking_image = False
         self._image_again = inf  # when to try once more: there was no room
-        snapshot.drop_exports(state.database.path)
+        snapshot.drop_drafts(state.database.path)
         self._clock = clock
         self._log = log
         self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

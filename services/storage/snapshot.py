@@ -91,6 +91,12 @@ def export(database: Database) -> Path:
     return path
 
 
+def drop_drafts(database: Path) -> None:
+    """Delete what a process that was killed left unfinished; nobody may be writing an image or an export."""
+    database.with_name(DRAFT).unlink(missing_ok=True)
+    drop_exports(database)
+
+
 def drop_exports(database: Path, older_seconds: float = 0.0) -> None:
     """Delete exports that were not written to for so long."""
     for path in database.parent.glob(EXPORT):
@@ -124,19 +130,44 @@ def check(path: Path, index: int) -> None:
 
 
 def install(image: Path, database: Path) -> None:
-    """Put a checked image in place of a closed database; the image's file is used up."""
-    draft = database.with_name(DRAFT)
-    if image.parent.stat().st_dev == database.parent.stat().st_dev:
-        image.replace(draft)
-    else:
-        shutil.copyfile(image, draft)
-        image.unlink()
-    with draft.open("rb") as file:
+    """Put a checked image in place of a closed database; the image's file is used up.
+
+    It keeps its name until the database has all of it: who installs it asks for it again after a crash.
+    """
+    is_near = image.parent.stat().st_dev == database.parent.stat().st_dev
+    whole = image if is_near else database.with_name(DRAFT)
+    if not is_near:
+        shutil.copyfile(image, whole)
+    with whole.open("rb") as file:
         os.fsync(file.fileno())
     for suffix in ("-wal", "-shm"):  # closing has emptied them; one of another database must not be read into this one
         Path(f"{database}{suffix}").unlink(missing_ok=True)
-    draft.replace(database)
+    whole.replace(database)
     schema.sync_directory(database.parent)
+    image.unlink(missing_ok=True)
+
+
+def rebuild(database: Path) -> tuple[int, int]:
+    """Write a database that nobody has open anew, without free pages; its bytes before and after.
+
+    DamagedDatabase when it is not sound. A crash leaves the one or the other.
+    """
+    schema.check(database)
+    before = sum(path.stat().st_size for path in (database, Path(f"{database}-wal")) if path.exists())
+    connection = schema.open_writer(database)
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+    draft = database.with_name(DRAFT)
+    draft.unlink(missing_ok=True)
+    try:
+        _copy(database, draft)
+        install(draft, database)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return before, database.stat().st_size
 
 
 def _standing(path: Path) -> tuple[int, int]:
