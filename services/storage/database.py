@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ import google_crc32c
 
 from quorate.storage import schema
 from quorate.storage.buckets import Buckets
+from quorate.wire.messages import MAIN_SHIFT
 
 Row = tuple[int, int, bytes, bytes]  # record id, record id of the key's previous record or 0, key, blob
 ROW_BYTES: Final = 160  # of a pending row besides its key and blob
@@ -44,6 +45,22 @@ _BLOBS: Final = "SELECT h.id, h.kv, h.crc FROM json_each(?) AS wanted CROSS JOIN
 
 
 checksum: Final = google_crc32c.value
+
+
+def replaced(rows: Sequence[Row], position: int) -> int:
+    """The live record that an event's prev_kv shows, 0 for none: what its key was before the *revision* of the event.
+
+    `rows` holds whole revisions in order. The record before the row's may belong to the same transaction; etcd reads
+    prev_kv at the revision below, and gives none to a put that creates its key.
+    """
+    record, previous, _, _ = rows[position]
+    if previous & 1 and not record & 1:
+        return 0
+    while previous and previous >> MAIN_SHIFT == record >> MAIN_SHIFT:
+        while rows[position][0] != previous:
+            position -= 1
+        previous = rows[position][1]
+    return 0 if previous & 1 else previous
 
 
 class DiskFull(Exception):  # noqa: N818 - it names the finding

@@ -3,7 +3,8 @@
 CRC-32C over the word "key" and then, in the order of revisions, the 17 bytes etcd stores a record under (18 for a
 tombstone) and the KeyValue. Of a tombstone etcd hashes the key alone. Of what was made
 up to the compact revision only that counts which is still visible at the revision asked for, whether compaction has
-dropped the rest yet or not; so members agree while they are at different slices.
+dropped the rest yet or not; so members agree while they are at different slices. (etcd counts what is left of the
+compacted part when no key is alive; members that compact at different times then differ.)
 """
 
 from __future__ import annotations

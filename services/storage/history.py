@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from quorate.storage import schema
-from quorate.storage.database import Row, checked, read_blobs
+from quorate.storage.database import Row, checked, read_blobs, replaced
 from quorate.storage.events import event_parts
 from quorate.storage.index import OPEN_END
 from quorate.storage.mvcc import Store
@@ -153,12 +153,14 @@ def _whole_revisions(rows: Iterable[Row], question: HistoryRead) -> tuple[list[R
 
 def _events(connection: sqlite3.Connection, rows: list[Row], question: HistoryRead, kept_from: int) -> list[bytes]:
     before: dict[int, bytes] = {}
+    shown = [0] * len(rows)
     if question.with_previous:
-        wanted = iter([row[1] for row in rows if row[0] >= kept_from and row[1] and not row[1] & 1])
+        shown = [replaced(rows, position) for position in range(len(rows))]
+        wanted = (record for row, record in zip(rows, shown, strict=True) if record and row[0] >= kept_from)
         while piece := list(islice(wanted, 1000)):
             before |= read_blobs(connection, piece)
     events: list[bytes] = []
-    for record, previous, key, blob in rows:
-        replaced = before.get(previous)
-        events.append(b"".join(event_parts(record, key, blob, key_value_of(replaced) if replaced else b"")))
+    for (record, _, key, blob), previous in zip(rows, shown, strict=True):
+        old = before.get(previous)
+        events.append(b"".join(event_parts(record, key, blob, key_value_of(old) if old else b"")))
     return events

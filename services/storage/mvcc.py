@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from typing import Final, cast
 
-from quorate.storage.database import ROW_BYTES, Database, Row
+from quorate.storage.database import ROW_BYTES, Database, Row, replaced
 from quorate.storage.index import OPEN_END, KeyIndex
 from quorate.storage.records import (
     BLOB_TAG,
@@ -304,10 +304,11 @@ class Store:
         self.database.insert_pending()
         return walk_back(self.database.connection, key, record, bound)
 
-    def previous_blobs(self, rows: Iterable[Row]) -> Iterator[bytes | None]:
-        """For each row the blob of the live record it supersedes, None where there was none or it is compacted."""
-        for _, previous, _, _ in rows:
-            yield self.old_blob(previous) if previous and not previous & 1 else None
+    def previous_blobs(self, rows: Sequence[Row]) -> Iterator[bytes | None]:
+        """For each row of whole revisions the blob that prev_kv shows, None where there is none or it is compacted."""
+        for position in range(len(rows)):
+            record = replaced(rows, position)
+            yield self.old_blob(record) if record else None
 
 
 def walk_back(connection: sqlite3.Connection, key: bytes, record: int, bound: int) -> int:

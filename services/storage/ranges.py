@@ -53,6 +53,17 @@ def limit_of(request: RangeRequest) -> int:
     return max(0, request.limit)
 
 
+def records_wanted(request: RangeRequest) -> int:
+    """How many keys are looked at in key order, 0 for all.
+
+    With a target but no order etcd sorts no more than one key beyond the limit.
+    """
+    limit = limit_of(request)
+    if not limit or is_plain(request):
+        return limit
+    return limit + 1 if request.sort_order == RangeRequest.NONE and not has_filters(request) else 0
+
+
 def is_large(store: Store, request: RangeRequest, revision: int) -> bool:
     """Whether reading this range would hold up what comes behind it."""
     if not request.range_end:
@@ -68,20 +79,18 @@ def is_large(store: Store, request: RangeRequest, revision: int) -> bool:
             return True
     if request.count_only:
         return False
-    limit = limit_of(request)
-    wanted = min(limit, span) if limit and is_plain(request) else span
-    return wanted > INLINE_KEYS_MAX
+    return min(records_wanted(request) or span, span) > INLINE_KEYS_MAX
 
 
 def answer(store: Store, request: RangeRequest, revision: int, header: bytes, fetch: Fetch) -> bytes:
     """The RangeResponse, read here and now."""
-    limit = limit_of(request) if is_plain(request) else 0
-    selected = store.select(request.key, request.range_end, revision, 1 if request.count_only else limit)
+    limit = 1 if request.count_only else records_wanted(request)
+    selected = store.select(request.key, request.range_end, revision, limit)
     return respond(request, selected.records, selected.count, header, fetch)
 
 
 def respond(request: RangeRequest, records: list[int], count: int, header: bytes, fetch: Fetch) -> bytes:
-    """The RangeResponse from the selected records; those of a plain range may have been cut at the limit already."""
+    """The RangeResponse from the selected records, which are no fewer than `records_wanted`."""
     if request.count_only:
         return header + integer_field(COUNT_TAG, count)
     limit = limit_of(request)
@@ -97,6 +106,8 @@ def respond(request: RangeRequest, records: list[int], count: int, header: bytes
 
 def _sorted_and_cut(request: RangeRequest, records: list[int], limit: int, fetch: Fetch) -> tuple[list[bytes], bool]:
     descending = request.sort_order == RangeRequest.DESCEND
+    if wanted := records_wanted(request):
+        records = records[:wanted]
     if request.min_mod_revision:
         records = [record for record in records if record >> MAIN_SHIFT >= request.min_mod_revision]
     if request.max_mod_revision:

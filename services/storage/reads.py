@@ -73,9 +73,9 @@ class Scan:
         self._behind: bytes | None = None
         self._records: list[int] = []
         self._walks: list[tuple[int, bytes]] = []  # positions in `_records` of what is newer than the bound, and keys
-        plain = ranges.is_plain(request) and not request.count_only and revision == store.revision
-        self._count = store.count(request.key, request.range_end) if revision == store.revision else 0
-        self._wanted = ranges.limit_of(request) if plain else 0
+        is_now = revision == store.revision
+        self._count = store.count(request.key, request.range_end) if is_now else 0
+        self._wanted = ranges.records_wanted(request) if is_now and not request.count_only else 0
 
     def name_keys(self) -> None:
         """Take the next slice of keys."""

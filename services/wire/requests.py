@@ -104,7 +104,8 @@ def _check_operations(request: rpc_pb2.TxnRequest, operations_max: int | None) -
 def _check_duplicates(operations: Sequence[rpc_pb2.RequestOp]) -> tuple[set[bytes], Deletes]:
     """Keys put and intervals deleted by `operations`; CallFailed where a put meets another change of its key.
 
-    A put in an earlier nested transaction and a deletion in a later one pass, as they do in etcd.
+    A put in an earlier nested transaction and a deletion in a later one pass, as they do in etcd; so does a put beside
+    a deletion of everything from a key on, whose end etcd compares as if it were a key.
     """
     deletes: Deletes = []
     for operation in operations:
@@ -141,6 +142,6 @@ def _refuse_overlap(puts: set[bytes], deletes: Deletes) -> None:
             overlaps = key in puts
         else:
             first = bisect_left(ordered, key)
-            overlaps = first < len(ordered) and (range_end == OPEN_END or ordered[first] < range_end)
+            overlaps = first < len(ordered) and ordered[first] < range_end
         if overlaps:
             raise CallFailed(errors.DUPLICATE_KEY)

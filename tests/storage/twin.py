@@ -120,6 +120,9 @@ class Twin:
         ):
             pairs = [each for each in pairs if (not low or getattr(each, field) >= low)]
             pairs = [each for each in pairs if (not high or getattr(each, field) <= high)]
+        filters = (request.min_mod_revision, request.max_mod_revision, request.min_create_revision)
+        if request.limit > 0 and request.sort_order == 0 and not any((*filters, request.max_create_revision)):
+            pairs = pairs[: request.limit + 1]  # an order is wanted of no more than that
         field = ("key", "version", "create_revision", "mod_revision", "value")[request.sort_target]
         pairs.sort(key=lambda each: getattr(each, field), reverse=request.sort_order == rpc_pb2.RangeRequest.DESCEND)
         if request.limit > 0:
