@@ -16,18 +16,21 @@ from quorate.consensus.alone import go_alone
 from quorate.consensus.connections import Contexts, listen
 from quorate.consensus.driver import Driver
 from quorate.consensus.handshake import REMOVED_TEXT
+from quorate.consensus.healing import Help, Stopped
 from quorate.consensus.node import assemble
 from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import NOBODY
 from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.replacing import asking
 from quorate.consensus.round_trips import RoundTrips
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.stats import Stats
 from quorate.consensus.wal import SEGMENT_BYTES
+from quorate.consensus.wal_format import DamagedLog
 from quorate.node import flags, lifecycle, logs, tls
 from quorate.node.config import Config
 from quorate.node.expiry import Expiry
-from quorate.node.lifecycle import OperatorError
+from quorate.node.lifecycle import OperatorError, StartAgain
 from quorate.node.tls import TlsFiles
 from quorate.wire.messages import Part
 from quorate.wire.sockets import Address, Endpoint
@@ -52,7 +55,11 @@ async def main(config: Config) -> None:
         for one in listen(url, config.socket_reuse_port)
     ]
     fetch = bootstrap.fetch_members(client_context)
-    start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes)
+    help_ = Help(asking(client_context), stop.is_set)
+    try:
+        start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes, help_)
+    except Stopped:
+        return
     if config.force_new_cluster and not start.is_new:
         go_alone(start)
     snapshots_path = config.database_path.parent
@@ -72,8 +79,9 @@ async def main(config: Config) -> None:
     snapshots = Snapshots(loop, driver, settings, snapshots_path)
     removed = asyncio.Event()
     peers = Peers(loop, settings, driver.membership, driver.hear, removed.set, snapshots.receive)
+    peers.on_replace = node.replacing.answer
     driver.network, driver.courier = peers, snapshots
-    stats = Stats(driver, peers, snapshots, expiry)
+    stats = Stats(driver, peers, snapshots, node.rejoining, node.rebuilding, expiry)
     driver.on_stats = stats.render
     driver.on_removed = removed.set
     peers.start(listeners)
@@ -83,6 +91,8 @@ async def main(config: Config) -> None:
         watching.append(loop.create_task(expiry.watch()))
     try:
         await ended(driver, stop, removed)
+    except DamagedLog as damage:
+        raise StartAgain(f"{damage}; starting again to recover from the others") from damage
     finally:
         for task in watching:
             task.cancel()

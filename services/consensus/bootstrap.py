@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from quorate.consensus import healing
 from quorate.consensus.connections import Contexts
+from quorate.consensus.healing import Help
 from quorate.consensus.membership import Member, Membership, Meta, member_id
 from quorate.consensus.meta import MetaFiles
 from quorate.consensus.raft.messages import ConfState, EntryKind, HardState
@@ -46,8 +48,31 @@ class Start:
     is_new: bool
 
 
-def start(config: Config, fetch: FetchMembers, segment_bytes: int = SEGMENT_BYTES) -> Start:
-    """Opens or makes the log. OperatorError with one sentence if that cannot be."""
+class AlreadyBootstrapped(OperatorError):  # noqa: N818 - it states a condition
+    """This member has been here before: somebody knows it, and its log is gone."""
+
+
+def start(config: Config, fetch: FetchMembers, segment_bytes: int = SEGMENT_BYTES, help_: Help | None = None) -> Start:
+    """Opens or makes the log; with `help_` a damaged one heals. OperatorError with one sentence if that cannot be."""
+    directory = config.wal_path
+    had_files = any(path.exists() for path in MetaFiles(directory).paths())
+    try:
+        if help_ is not None and healing.is_unfinished(directory):
+            healing.begin_anew(config, segment_bytes)
+        return _begin(config, fetch, segment_bytes)
+    except DamagedLog as error:
+        damage = error
+    except AlreadyBootstrapped:
+        if not had_files:
+            raise
+        damage = DamagedLog(str(directory), 0, "all segments are missing")
+    if help_ is None:
+        raise OperatorError(str(damage))
+    healing.heal(config, damage, help_, segment_bytes)
+    return _begin(config, fetch, segment_bytes)
+
+
+def _begin(config: Config, fetch: FetchMembers, segment_bytes: int) -> Start:
     directory = config.wal_path
     try:
         prepare_directory(config.member_path)
@@ -60,7 +85,7 @@ def start(config: Config, fetch: FetchMembers, segment_bytes: int = SEGMENT_BYTE
         wal = Wal.create(
             directory, meta.membership.cluster_id, meta.member_id, segment_bytes, fsync=not config.unsafe_no_fsync
         )
-    except (DirectoryInUse, NoSpace, DamagedLog) as error:
+    except (DirectoryInUse, NoSpace) as error:
         raise OperatorError(str(error)) from error
     except OSError as error:
         raise OperatorError(f"cannot write to data directory {directory}: {error.strerror}") from error
@@ -208,7 +233,7 @@ def refuse_second_bootstrap(meta: Meta, name: str, urls_by_name: Mapping[str, li
             if cluster != meta.membership.cluster_id:
                 continue
             if any(member.id == meta.member_id and member.client_urls for member in members):
-                raise OperatorError(f"member {meta.member_id:x} has already been bootstrapped")
+                raise AlreadyBootstrapped(f"member {meta.member_id:x} has already been bootstrapped")
             break
 
 

@@ -8,7 +8,7 @@ every tick, until the caller has given up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -78,7 +78,7 @@ class Calls:
                 channel.send(Kind.CLUSTER_REPLY, CLUSTER_REPLY.pack(number, 0), packed)
             self._driver.schedule()
 
-        self._perform(ClusterOp(op), body[CLUSTER_CALL.size :], answer)
+        self.perform(ClusterOp(op), body[CLUSTER_CALL.size :], answer)
 
     def take_peer(self, message: Call | CallReply) -> None:
         """A call that another member passes on, or the answer to one of ours."""
@@ -99,8 +99,12 @@ class Calls:
             )
             driver.schedule()
 
-        if driver.core.role is RaftRole.LEADER:
-            self._perform(ClusterOp(message.op), message.body, reply)
+        if message.op == ClusterOp.IMAGE:
+            if driver.core.role is RaftRole.LEADER:
+                log.info("a member needs an image", member_id=f"{message.from_id:x}")
+                driver.courier.send(message.from_id)
+        elif driver.core.role is RaftRole.LEADER:
+            self.perform(ClusterOp(message.op), message.body, reply)
         else:
             reply(errors.NOT_LEADER)
 
@@ -111,7 +115,8 @@ class Calls:
         response.header.member_id = self._driver.member_id
         return response
 
-    def _perform(self, op: ClusterOp, body: bytes, answer: Answer) -> None:
+    def perform(self, op: ClusterOp, body: bytes, answer: Answer) -> None:
+        """Does what is asked, here or by way of the leader."""
         try:
             self._dispatch(op, body, answer)
         except CallFailed as failed:
@@ -129,6 +134,8 @@ class Calls:
                 self._move_leader(rpc.MoveLeaderRequest.FromString(body).targetID, answer)
             case ClusterOp.VERSION:
                 answer(rpc.DowngradeResponse(version=self._driver.membership.cluster_version))
+            case ClusterOp.IMAGE:
+                answer(errors.MALFORMED_REQUEST)
             case ClusterOp.DOWNGRADE:
                 answer(self._downgrade(rpc.DowngradeRequest.FromString(body)))
             case _:
@@ -167,7 +174,7 @@ class Calls:
             raftTerm=core.term,
             raftAppliedIndex=driver.applied_index,
             isLearner=own is not None and own.is_learner,
-            errors=[errors.NO_LEADER.text] if core.leader_id == NOBODY else [],
+            errors=([errors.NO_LEADER.text] if core.leader_id == NOBODY else []) + driver.ailments(),
         )
 
     def _downgrade(self, request: rpc.DowngradeRequest) -> rpc.DowngradeResponse:
@@ -229,7 +236,7 @@ class Calls:
         def try_now() -> bool:
             core = driver.core
             if core.role is RaftRole.LEADER:
-                self._perform(op, body, answer)
+                self.perform(op, body, answer)
                 return True
             if core.leader_id == NOBODY:
                 return False
@@ -246,7 +253,7 @@ class Calls:
     def _add(self, request: rpc.MemberAddRequest, answer: Answer) -> None:
         urls = checked_urls(request.peerURLs)
         membership = self._driver.membership
-        check_add(membership, urls, request.isLearner, self._rules, self._active_members())
+        check_add(membership, urls, request.isLearner, self._rules, self.active_members())
         number = member_id(urls, "", int(time.time()))
         if number in membership.members or number in membership.removed:
             raise CallFailed(errors.MEMBER_EXIST)
@@ -260,11 +267,11 @@ class Calls:
             return rpc.MemberAddResponse(header=self.header(), member=as_proto(newcomer), members=self._members())
 
         context = format_of.pack_newcomer(newcomer)
-        self._change_conf(ConfChange(kind, number), context, is_in, response, answer)
+        self.change_conf([ConfChange(kind, number)], context, is_in, response, answer)
 
     def _remove(self, number: int, answer: Answer) -> None:
         membership = self._driver.membership
-        check_remove(membership, number, self._rules, self._active_members())
+        check_remove(membership, number, self._rules, self.active_members())
 
         def is_out(now: Membership) -> bool:
             return number not in now.members
@@ -272,7 +279,7 @@ class Calls:
         def response() -> Message:
             return rpc.MemberRemoveResponse(header=self.header(), members=self._members())
 
-        self._change_conf(ConfChange(ConfChangeKind.REMOVE, number), b"", is_out, response, answer)
+        self.change_conf([ConfChange(ConfChangeKind.REMOVE, number)], b"", is_out, response, answer)
 
     def _promote(self, number: int, answer: Answer) -> None:
         driver = self._driver
@@ -292,7 +299,7 @@ class Calls:
         def response() -> Message:
             return rpc.MemberPromoteResponse(header=self.header(), members=self._members())
 
-        self._change_conf(ConfChange(ConfChangeKind.ADD_VOTER, number), b"", votes, response, answer)
+        self.change_conf([ConfChange(ConfChangeKind.ADD_VOTER, number)], b"", votes, response, answer)
 
     def _update(self, request: rpc.MemberUpdateRequest, answer: Answer) -> None:
         driver = self._driver
@@ -313,9 +320,9 @@ class Calls:
 
         self._wait(is_updated, answer, driver.times.request_s, errors.TIMEOUT)
 
-    def _change_conf(
+    def change_conf(
         self,
-        change: ConfChange,
+        changes: Sequence[ConfChange],
         context: bytes,
         is_done: Callable[[Membership], bool],
         response: Callable[[], Message],
@@ -332,7 +339,7 @@ class Calls:
                 if done:
                     answer(response())
                 return done
-            refusal = driver.core.propose_conf_change([change], context)
+            refusal = driver.core.propose_conf_change(changes, context)
             if refusal in (Refusal.CONF_CHANGE_PENDING, Refusal.NOT_READY, Refusal.TRANSFERRING):
                 return False
             if refusal is not None:
@@ -345,7 +352,7 @@ class Calls:
         if not advance():
             self._wait(advance, answer, driver.times.request_s, errors.TIMEOUT)
 
-    def _active_members(self) -> set[int]:
+    def active_members(self) -> set[int]:
         """Members connected for long enough to count on, this one included."""
         driver = self._driver
         limit = time.monotonic() - ACTIVE_S

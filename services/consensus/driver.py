@@ -101,11 +101,13 @@ class Driver:
         self.on_peer_call: Callable[[Call | CallReply], None] = lambda _call: None
         self.on_stats: Callable[[], bytes] = bytes
         self.on_tick: Callable[[float], None] = lambda _now: None
+        self.ailments: Callable[[], list[str]] = list  # what the status says is wrong with this member
         self._loop = loop
         self._endpoint = endpoint
         self._hard_state = wal.hard_state
         self._storage = endpoint.connect(Address(Part.STORAGE))
         self._streaming = False  # storage is told entries
+        self.lacks_image = False  # what storage has cannot be continued from the log
         self._storage_start: int | None = None  # where it wants to go on, until the log is committed that far
         self._peer_inbox: list[PeerMessage] = []
         self._turn_due = False
@@ -299,7 +301,7 @@ class Driver:
         channel.send(Kind.ROLE, self._role.pack())
         if channel is self._storage:
             (self.durable_index,) = STORAGE_HELLO.unpack(hello)
-            self._streaming = False
+            self._streaming = self.lacks_image = False
             self._storage_start = self.durable_index
             self._continue_storage()
         self.schedule()
@@ -307,6 +309,8 @@ class Driver:
     def _continue_storage(self) -> None:
         """Starts the stream to storage where it left off, as soon as the log is known to be committed that far."""
         start = self._storage_start
+        if self.lacks_image:
+            return
         if start is None or start > self.core.commit_index:
             if start is not None and self.core.role is RaftRole.LEADER and start > self.core.last_index:
                 raise OperatorError(
@@ -338,20 +342,24 @@ class Driver:
             self.seen_index = entries[-1].index
 
     def _reinstall(self, start: int) -> None:
+        """What storage has is too old for the log, or nothing: the snapshot that is here helps, or the others do."""
         meta = self._retention.meta
         path = self.courier.install_path(meta.snapshot_index)
         if path is None or start >= meta.snapshot_index:
-            first = self.core.first_index
-            raise OperatorError(
-                f"the database is at log index {start} and the log begins at {first}: it was replaced or lost; "
-                "remove this member and add it again"
-            )
-        self._install(meta.snapshot_index, meta.snapshot_term, path)
+            self.lacks_image = True
+            self._storage_start = start
+        else:
+            self._install(meta.snapshot_index, meta.snapshot_term, path)
 
     def _install(self, index: int, term: int, path: str) -> None:
         """Storage gets the snapshot's file; its next hello shows that it has it."""
-        self._streaming = False
+        self._streaming = self.lacks_image = False
+        self._storage_start = None
         self._storage.send(Kind.IMAGE_INSTALL, IMAGE.pack(index, term), path.encode())
+
+    def is_current(self) -> bool:
+        """Storage is there and has applied what this member knows to be committed."""
+        return self._streaming and self.applied_index >= self.core.commit_index > 0
 
     @property
     def storage_incarnation(self) -> int:
@@ -371,6 +379,11 @@ class Driver:
         """A snapshot is whole and durable in its file: it replaces the log, unless the log has all of it."""
         self._arriving = membership
         self.core.step(message)
+        snapshot = message.snapshot
+        if self.lacks_image and not self.core.is_restoring and snapshot.index >= self.core.first_index - 1:
+            path = self.courier.install_path(snapshot.index)
+            if path is not None and snapshot.index <= self.core.commit_index:
+                self._install(snapshot.index, snapshot.term, path)
         self.schedule()
 
     def _replace_log(self, ready: Ready) -> None:
@@ -384,7 +397,6 @@ class Driver:
         self._changed()
         path = self.courier.install_path(snapshot.index)
         assert path is not None, "a snapshot is durable before it is stepped"
-        self._storage_start = None
         self._install(snapshot.index, snapshot.term, path)
 
     # --- membership ---
@@ -433,6 +445,7 @@ class Driver:
     def _pass_time(self, now: float) -> None:
         self.core.tick()
         self._has_room = self.wal.has_room()
+        self.wal.settle(self._hard_state)
         self.proposals.expire(now)
         self.reads.expire(now)
         if self.core.leader_id != NOBODY:

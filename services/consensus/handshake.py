@@ -15,6 +15,7 @@ from quorate.consensus.membership import CLUSTER_VERSION, Membership
 
 PROTOCOL: Final = "quorate-raft/1"
 STREAM_PATH: Final = "/raft/stream/"
+REPLACE_PATH: Final = "/members/replace"  # a member that lost its log asks for a new id
 HEAD_BYTES_MAX: Final = 8192
 SERVER_VERSION: Final = "3.6.14"  # the etcd whose interface this is
 REMOVED_TEXT: Final = "the member has been permanently removed from the cluster"

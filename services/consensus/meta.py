@@ -12,6 +12,9 @@ from pathlib import Path
 from quorate.consensus.membership import Meta, pack_meta, unpack_meta
 from quorate.consensus.segments import write_durably
 from quorate.consensus.wal_format import DamagedLog
+from quorate.node import logs
+
+log = logs.named("bootstrap")
 
 _NAMES = ("meta.a", "meta.b")
 
@@ -24,23 +27,34 @@ class MetaFiles:
         self._counter = 0
 
     def read(self) -> Meta | None:
-        """The newest intact copy; None if there is no file at all, DamagedLog if none is intact."""
+        """The newest intact copy; None if there is no file at all, DamagedLog if none is intact.
+
+        A copy that is missing, older or damaged is written anew.
+        """
         newest: Meta | None = None
+        counters: list[int] = []
         present = False
-        for name in _NAMES:
-            path = self._directory / name
+        for path in self.paths():
             if not path.exists():
                 continue
             present = True
             try:
                 counter, meta = unpack_meta(path.read_bytes())
             except (ValueError, KeyError, TypeError):
+                log.warn("a copy of the membership is damaged; it is made anew", path=str(path))
                 continue
+            counters.append(counter)
             if counter > self._counter:
                 self._counter, newest = counter, meta
         if present and newest is None:
             raise DamagedLog(str(self._directory / _NAMES[0]), 0, "neither copy of the membership is intact")
+        if newest is not None and counters != [self._counter] * len(_NAMES):
+            self.write(newest)
         return newest
+
+    def paths(self) -> list[Path]:
+        """Where they are."""
+        return [self._directory / name for name in _NAMES]
 
     def write(self, meta: Meta) -> None:
         """Durable when this returns."""

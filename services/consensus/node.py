@@ -11,11 +11,16 @@ from typing import Final
 from quorate.consensus.bootstrap import Start
 from quorate.consensus.calls import Calls, Rules
 from quorate.consensus.driver import Driver
+from quorate.consensus.healing import AILMENT as LOST_LOG
+from quorate.consensus.healing import Rejoining
 from quorate.consensus.membership import Membership
 from quorate.consensus.neighbours import Times
 from quorate.consensus.publisher import Publisher
 from quorate.consensus.raft.core import RaftCore
 from quorate.consensus.raft.messages import Entry, EntryKind, HardState, RaftConfig
+from quorate.consensus.rebuilding import AILMENT as LOST_DATABASE
+from quorate.consensus.rebuilding import Rebuilding
+from quorate.consensus.replacing import Replacing
 from quorate.consensus.wal import Wal
 from quorate.node.config import Config
 from quorate.wire.sockets import Endpoint
@@ -30,6 +35,9 @@ class Node:
     driver: Driver
     calls: Calls
     publisher: Publisher
+    rejoining: Rejoining
+    replacing: Replacing
+    rebuilding: Rebuilding
 
 
 def known_membership(membership: Membership, entries: list[Entry], index: int) -> Membership:
@@ -81,13 +89,21 @@ def assemble(config: Config, start: Start, endpoint: Endpoint, rng: random.Rando
     )
     calls = Calls(driver, Rules(config.strict_reconfig_check, config.max_learners))
     publisher = Publisher(driver, config.name, config.advertise_client_urls)
+    rejoining = Rejoining(driver, calls)
+    rebuilding = Rebuilding(driver)
 
     def look(now: float) -> None:
         calls.look(now)
         publisher.look(now)
+        rejoining.look(now)
+        rebuilding.look(now)
+
+    def ailments() -> list[str]:
+        return [LOST_LOG] * rejoining.is_recovering + [LOST_DATABASE] * rebuilding.is_waiting
 
     driver.on_call = calls.take
     driver.on_peer_call = calls.take_peer
     driver.on_tick = look
+    driver.ailments = ailments
     driver.on_membership = lambda: look(time.monotonic())
-    return Node(driver, calls, publisher)
+    return Node(driver, calls, publisher, rejoining, Replacing(driver, calls), rebuilding)

@@ -24,8 +24,10 @@ from typing import Final
 from quorate.consensus.connections import Contexts, Judge, Refused, Stream, dial, read_head, shake_hands, tune
 from quorate.consensus.frames import Call, CallReply, Decoder, PeerMessage, encode
 from quorate.consensus.handshake import (
+    REPLACE_PATH,
     BadRequest,
     Hello,
+    Request,
     answer,
     judge_hello,
     pack_response,
@@ -51,6 +53,9 @@ HANDSHAKES_MAX: Final = 16  # of others with us, at once; snapshots that arrive 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 
 _BULKY = (Append, Forward, Call, CallReply)
+
+# Answers a member that lost its log (`replacing`); called in a handshake thread with what calls in the loop.
+ReplaceAnswer = Callable[[Request, Callable[..., object]], bytes]
 
 # Takes a verified snapshot connection over; called in a handshake thread, which it may use as long as it needs.
 SnapshotReceiver = Callable[[socket.socket, Hello], None]
@@ -119,6 +124,7 @@ class Peers:
     ) -> None:
         self.peers: dict[int, Peer] = {}
         self.has_leader = False
+        self.on_replace: ReplaceAnswer = lambda _request, _call_in_loop: b""
         self._answering = threading.BoundedSemaphore(HANDSHAKES_MAX)
         self._loop = loop
         self._settings = settings
@@ -341,7 +347,11 @@ class Peers:
             hello = parse_hello(request)
             membership = self._membership
             if hello is None:
-                connection.sendall(answer(request, membership, self.has_leader))
+                if request.path == REPLACE_PATH:
+                    connection.settimeout(None)
+                    connection.sendall(self.on_replace(request, self._loop.call_soon_threadsafe))
+                else:
+                    connection.sendall(answer(request, membership, self.has_leader))
                 connection.close()
                 return
             status, reason = judge_hello(hello, membership, self._settings.member_id)

@@ -10,9 +10,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from quorate.consensus.driver import Driver
+from quorate.consensus.healing import Rejoining
 from quorate.consensus.peers import Peers
 from quorate.consensus.raft.messages import NOBODY
 from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.rebuilding import Rebuilding
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.wal import SYNC_BUCKETS
 from quorate.node.expiry import Expiry
@@ -21,7 +23,17 @@ from quorate.node.expiry import Expiry
 class Stats(Collector):
     """Collects from the parts of a running member."""
 
-    def __init__(self, driver: Driver, peers: Peers, snapshots: Snapshots, expiry: Expiry | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        peers: Peers,
+        snapshots: Snapshots,
+        rejoining: Rejoining,
+        rebuilding: Rebuilding,
+        expiry: Expiry | None = None,
+    ) -> None:
+        self._rebuilding = rebuilding
+        self._rejoining = rejoining
         self._driver = driver
         self._peers = peers
         self._snapshots = snapshots
@@ -43,6 +55,7 @@ class Stats(Collector):
         yield from self._server()
         yield from self._log()
         yield from self._network()
+        yield from self._healing()
 
     def _server(self) -> Iterator[Metric]:
         driver = self._driver
@@ -92,6 +105,19 @@ class Stats(Collector):
             version = GaugeMetricFamily("etcd_cluster_version", "The cluster version.", labels=["cluster_version"])
             version.add_metric([driver.membership.cluster_version.rpartition(".")[0]], 1)
             yield version
+
+    def _healing(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "quorate_recovering",
+            "Whether this member lost its log or its database and gets it from the others.",
+            value=self._rejoining.is_recovering or self._rebuilding.is_waiting,
+        )
+        recoveries = CounterMetricFamily(
+            "quorate_recoveries", "How often this member got back what was damaged.", labels=["what"]
+        )
+        recoveries.add_metric(["log"], self._rejoining.recoveries)
+        recoveries.add_metric(["database"], self._rebuilding.rebuilt)
+        yield recoveries
 
     def _log(self) -> Iterator[Metric]:
         wal = self._driver.wal

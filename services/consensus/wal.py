@@ -71,6 +71,7 @@ class Wal:
         self._seq = 0  # of the segment being written
         self._offset = 0  # where the next batch goes
         self._batch = 0
+        self._batch_seen = self._batch_settled = 0
 
     # --- opening ---
 
@@ -153,6 +154,18 @@ class Wal:
         ):
             segment = self._switch(base)
         self._write(segment, base, entries, hard_state)
+
+    def settle(self, hard_state: HardState) -> None:
+        """Once a tick: closes an idle log off with a batch that nobody misses, so that rot of what was acknowledged is
+        never taken for a write that was cut."""
+        if self._batch == self._batch_settled:
+            return
+        if self._batch != self._batch_seen:
+            self._batch_seen = self._batch  # busy until now: not before the next tick
+            return
+        if self._store.segment_bytes - self._offset > STATE_RESERVE_BYTES // 2:
+            self.append([], hard_state)
+        self._batch_seen = self._batch_settled = self._batch
 
     def _write(self, segment: Segment, base: Base, entries: Sequence[Entry], hard_state: HardState) -> None:
         encoded = encode_batch(segment.header.nonce, self._batch + 1, base, entries, hard_state)

@@ -33,6 +33,7 @@ from typing import Final, NamedTuple
 import google_crc32c
 
 from quorate.consensus.raft.messages import Entry, HardState
+from quorate.consensus.rot import flipped_byte, is_cut, is_one_bit
 
 HEADER_BYTES: Final = 4096
 ALIGNMENT: Final = 8
@@ -46,7 +47,9 @@ _CRC = Struct("<I")
 _RECORD = Struct("<IIIIBBHIQQQQ")  # nonce, header crc, length, payload crc, kind, 0, 0, 0, batch, index, term, chain
 _RECORD_TAIL = Struct("<IIBBHIQQQQ")  # the same from the length on: what the header crc covers
 _NONCE = Struct("<I")
-_STATE = Struct("<QQI")  # vote, commit, entries in this batch
+_STATE = Struct("<QQII")  # vote, commit, entries in this batch, end mark
+_STATE_READ = Struct("<QQI")
+_END_MARK = 0x5A5A5A5A  # a write that was cut never ends with it
 _LINK = Struct("<QQQIB")  # chain before, index, term, payload crc, kind
 
 RECORD_BYTES: Final = _RECORD.size
@@ -139,7 +142,7 @@ def encode_batch(nonce: int, batch: int, base: Base, entries: Sequence[Entry], s
         offsets.append(position)
         chains.append(chain)
         position += RECORD_BYTES + length + padding
-    body = _STATE.pack(state.vote, state.commit, len(entries))
+    body = _STATE.pack(state.vote, state.commit, len(entries), _END_MARK)
     parts.append(
         _record(nonce, len(body), google_crc32c.value(body), STATE_KIND, batch, index, state.term, chain) + body
     )
@@ -259,7 +262,7 @@ def _scan_batch(file: str, data: Readable, nonce: int, scan: Scan, chains: dict[
         pending[index] = chain
         places.append(Place(index, term, record.kind, chain, offset, record.size))
         offset += record.size
-    vote, commit, count = _STATE.unpack(payload)
+    vote, commit, count = _STATE_READ.unpack_from(payload)
     if count != len(places) or record.index != index or record.chain != chain:
         raise DamagedLog(file, offset, "a batch does not hold what its end says")
     scan.places += places
@@ -285,4 +288,38 @@ def _classify_tail(file: str, data: Readable, nonce: int, scan: Scan) -> Tail:
             if record.batch == scan.batch + 1:
                 tail = Tail.TORN
         position += 1
+    if has_rotted(data, scan.end, nonce, scan.batch + 1):
+        raise DamagedLog(file, scan.end, f"one bit of batch {scan.batch + 1} has flipped")
     return tail
+
+
+def has_rotted(data: Readable, offset: int, nonce: int, batch: int) -> bool:
+    """Whether a batch that is not whole was, once: one bit explains it, and it does not look like a cut write."""
+    while True:
+        record = read_record(data, offset, nonce)
+        if record is None:
+            return _header_has_rotted(data, offset, nonce, batch)
+        if record.batch != batch:
+            return False
+        if read_payload(data, offset, record) is None:
+            start = offset + RECORD_BYTES
+            flipped = flipped_byte(bytes(data[start : start + record.length]), record.payload_crc)
+            return flipped is not None and not is_cut(data, start + flipped)
+        if record.kind == STATE_KIND:
+            return False
+        offset += record.size
+
+
+def _header_has_rotted(data: Readable, offset: int, nonce: int, batch: int) -> bool:
+    header = bytes(data[offset : offset + RECORD_BYTES])
+    if len(header) < RECORD_BYTES:
+        return False
+    found_nonce, found_crc, *_ = _RECORD.unpack(header)
+    tail = header[8:]
+    if found_nonce != nonce:
+        whole = is_one_bit(found_nonce ^ nonce) and google_crc32c.value(tail) == found_crc
+        return whole and _RECORD.unpack(header)[8] == batch and not is_cut(data, offset)
+    if is_one_bit(google_crc32c.value(tail) ^ found_crc):
+        return not is_cut(data, offset + 4)
+    flipped = flipped_byte(tail, found_crc)
+    return flipped is not None and not is_cut(data, offset + 8 + flipped)

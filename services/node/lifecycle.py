@@ -39,6 +39,10 @@ class OperatorError(Exception):
     """The world is not as the service needs it and only the operator can change that. One sentence, without a stop."""
 
 
+class StartAgain(Exception):  # noqa: N818 - it names what is to happen
+    """This process cannot go on, and the next one knows what to do. One sentence, without a stop."""
+
+
 def run(service: str, main: Main) -> None:
     """Be the process `service`: prepare, run `main` (a function or a coroutine function), and end; never returns."""
     _end_with_parent()
@@ -55,6 +59,9 @@ def run(service: str, main: Main) -> None:
             main(config)
     except KeyboardInterrupt:
         sys.exit(0)
+    except StartAgain as reason:
+        log.error(str(reason))
+        sys.exit(EXIT_BUG)
     except Exception as error:  # whatever it is, it has to be logged before the process ends
         if (sentence := operator_sentence(error)) is None:
             log.panic(f"{service} failed", error)

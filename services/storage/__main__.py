@@ -7,12 +7,12 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from quorate.node import lifecycle, logs
+from quorate.node import lifecycle, logs, quarantine
 from quorate.node.clock import SystemClock
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
 from quorate.storage import snapshot
-from quorate.storage.schema import DamagedDatabase
+from quorate.storage.schema import DamagedDatabase, WrongFormat
 from quorate.storage.service import Service
 from quorate.storage.settings import lease_ttl_min
 from quorate.storage.state import State
@@ -23,39 +23,57 @@ SWITCH_INTERVAL_SECONDS = 0.0005  # a reader thread never keeps the loop waiting
 
 
 def main(config: Config) -> None:
-    """Serve until the process is asked to stop."""
+    """Serve until the process is asked to stop. A damaged database goes aside, and an empty one takes its place: what
+    was in it comes from the log or from another member."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     image: Path | None = None
     while True:
+        gc.unfreeze()
+        gc.collect()  # the index of the database before
         if image is not None:
-            gc.unfreeze()
-            gc.collect()  # the index of the database that is replaced
             snapshot.install(image, config.database_path)
+        damage = ""
         try:
             image = serve(config)
+        except snapshot.BadImage as error:
+            image = None
+            logs.named("storage").error("an image is damaged; another one is needed", damage=str(error))
+            continue
+        except WrongFormat as error:
+            raise OperatorError(str(error)) from error
+        except DamagedDatabase as error:
+            damage = str(error)
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
-            raise OperatorError(f"the database {config.database_path} is damaged: {error}") from error
-        except DamagedDatabase as error:
-            raise OperatorError(f"{config.database_path}: {error}") from error
-        if image is None:
+            damage = f"the database {config.database_path} is damaged: {error}"
+        if damage:
+            image = None
+            set_aside(config.database_path, damage)
+        elif image is None:
             return
+
+
+def set_aside(database: Path, damage: str) -> None:
+    """Move a damaged database that nobody has open to the quarantine."""
+    place = quarantine.move_aside(database.parent, [Path(f"{database}{suffix}") for suffix in ("", "-wal", "-shm")])
+    logs.named("storage").error(
+        "the database is damaged; it is made anew from the log or from another member",
+        damage=damage,
+        quarantine=str(place),
+    )
 
 
 def serve(config: Config) -> Path | None:
     """Open everything and serve; the image to install when that is why it ended."""
     clock = SystemClock()
     log = logs.named("storage")
-    try:
-        state = State(
-            config.database_path,
-            lease_ttl_min(config.election_timeout),
-            config.auth_token_ttl * 1000,
-            clock.monotonic(),
-        )
-    except DamagedDatabase as damage:
-        raise OperatorError(str(damage)) from damage
+    state = State(
+        config.database_path,
+        lease_ttl_min(config.election_timeout),
+        config.auth_token_ttl * 1000,
+        clock.monotonic(),
+    )
     log.info("opened the database", keys=len(state.store.index.live), revision=state.store.revision)
     endpoint = Endpoint(config.run_path, Address(Part.STORAGE))
     service = Service(state, endpoint, config, clock, log)
@@ -65,8 +83,16 @@ def serve(config: Config) -> Path | None:
     finally:
         service.close()
         endpoint.close()
-        state.close()
+        close(state)
     return service.image_to_install
+
+
+def close(state: State) -> None:
+    """Also one whose database can no longer be read."""
+    try:
+        state.close()
+    except sqlite3.DatabaseError as error:
+        logs.named("storage").warn("cannot close the database in order", error=str(error))
 
 
 if __name__ == "__main__":

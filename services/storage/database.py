@@ -84,6 +84,13 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.connection = schema.open_writer(path)
+        try:
+            self._begin_work()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _begin_work(self) -> None:
         self.pending: list[Row] = []
         self.pending_bytes = 0
         self.commit_seconds = Buckets(0.001, 2, 14)
@@ -91,7 +98,10 @@ class Database:
         self._changes: list[tuple[str, tuple[Any, ...]]] = []
         self._in_transaction = False
         columns = "applied_index, applied_term, revision, scheduled_compact_revision, finished_compact_revision"
-        self.marks = Marks(*self.connection.execute(f"SELECT {columns} FROM state").fetchone())  # noqa: S608
+        row = self.connection.execute(f"SELECT {columns} FROM state").fetchone()  # noqa: S608
+        if row is None or not all(isinstance(mark, int) for mark in row):
+            raise schema.DamagedDatabase("the database is damaged: it does not say where it stands")
+        self.marks = Marks(*row)
         self._written = self._marks()
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
         self._checkpoint: Future[None] | None = None
@@ -280,11 +290,13 @@ class Database:
 
     def close(self) -> None:
         """Close without a last transaction: what is pending is replayed."""
-        self.wait_for_checkpoint()
-        self._checkpointer.shutdown()
-        if self._in_transaction:
-            self.connection.execute("ROLLBACK")
-        self.connection.close()
+        try:
+            self.wait_for_checkpoint()
+            self._checkpointer.shutdown()
+            if self._in_transaction:
+                self.connection.execute("ROLLBACK")
+        finally:
+            self.connection.close()
 
 
 def read_blobs(connection: sqlite3.Connection, records: Iterable[int]) -> dict[int, bytes]:

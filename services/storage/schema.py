@@ -74,6 +74,10 @@ class DamagedDatabase(Exception):  # noqa: N818 - it names the finding
     """The file is no database of ours, or not sound; the text is one sentence for the operator."""
 
 
+class WrongFormat(DamagedDatabase):
+    """A sound database of another version of this program."""
+
+
 def open_writer(path: Path) -> sqlite3.Connection:
     """The one writing connection, with the tables in place; DamagedDatabase when the file cannot be used."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -97,18 +101,32 @@ def check(path: Path) -> None:
     try:
         connection = open_reader(path)
         try:
-            _check_ours(connection, path)
-            (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            check_pages(connection, path)
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
         raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
+
+
+def check_pages(connection: sqlite3.Connection, path: Path) -> None:
+    """The same for a connection."""
+    _check_ours(connection, path)
+    (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if finding != "ok":
         raise DamagedDatabase(f"the database {path} is damaged: {finding}")
 
 
 def _open_writer(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
+    try:
+        _set_up(connection, path)
+    except BaseException:
+        connection.close()  # not some time later, when another file may have the name
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     is_new = not tables
     if is_new:
@@ -129,7 +147,6 @@ def _open_writer(path: Path) -> sqlite3.Connection:
     if is_new:
         _create(connection)
         sync_directory(path.parent)
-    return connection
 
 
 def _create(connection: sqlite3.Connection) -> None:
@@ -158,4 +175,6 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     if application_id != APPLICATION_ID:
         raise DamagedDatabase(f"the file {path} is not a database of this program")
     if version != VERSION:
-        raise DamagedDatabase(f"the database {path} has format {version}, this program reads format {VERSION}")
+        text = f"the database {path} has format {version}, this program reads format {VERSION}"
+        tables = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'history'").fetchone()
+        raise DamagedDatabase(text) if tables == (HISTORY.strip(),) else WrongFormat(text)

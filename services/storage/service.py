@@ -29,6 +29,7 @@ from quorate.storage.history import History
 from quorate.storage.proposer import Proposer
 from quorate.storage.publishing import Publisher
 from quorate.storage.reads import Questions, Readers, Task
+from quorate.storage.scrub import Scrub
 from quorate.storage.settings import Settings, corruption_of
 from quorate.storage.state import State
 from quorate.storage.vacuum import Vacuum
@@ -94,6 +95,7 @@ class Service:
         snapshot.drop_drafts(state.database.path)
         self._clock = clock
         self._log = log
+        self._scrub = Scrub(state.database.path)
         self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(endpoint.fileno(), select.POLLIN)
@@ -154,6 +156,8 @@ class Service:
             if not self._dirty_since and self.state.is_dirty:
                 self._dirty_since = now
         self._answer_later_ones()
+        if self._scrub.damage is not None:
+            raise self._scrub.damage
         if self.applier.data_checks or self.applier.data_reports:
             self._check_data(now)
         if self._image_again <= now:
@@ -179,6 +183,7 @@ class Service:
 
     def close(self) -> None:
         """Let go of threads and descriptors; the state and the endpoint are the caller's."""
+        self._scrub.close()
         self.readers.close()
         os.close(self._wake_up)
 
@@ -404,7 +409,7 @@ class Service:
         self.readers.submit(told, Task(max(0, self.state.store.compact_revision), take))
 
     def _install_image(self, body: bytes) -> None:
-        """Check an image and end the loop: the caller puts it in place and serves anew."""
+        """Check an image and end the loop: the caller puts it in place and serves anew. BadImage when it is damaged."""
         index, _ = IMAGE.unpack_from(body)
         path = Path(body[IMAGE.size :].decode())
         self._log.info("installing an image", path=str(path), index=index)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from quorate.storage import schema
+from quorate.storage import schema, scrub
 from quorate.storage.database import Database
 
 SUFFIX: Final = ".snap.db"
@@ -121,12 +121,20 @@ def _copy(database: Path, target: Path) -> None:
         connection.close()
 
 
+class BadImage(Exception):  # noqa: N818 - it names the finding
+    """What another member sent rotted on its way to here; its file is deleted, so that it is asked for again."""
+
+
 def check(path: Path, index: int) -> None:
-    """DamagedDatabase unless `path` is a sound image that stands at `index`."""
-    schema.check(path)
-    stands_at, _ = _standing(path)
-    if stands_at != index:
-        raise schema.DamagedDatabase(f"the image {path} stands at index {stands_at}, not at {index}")
+    """BadImage unless `path` is a sound image that stands at `index`."""
+    try:
+        scrub.verify(path)
+        stands_at, _ = _standing(path)
+        if stands_at != index:
+            raise schema.DamagedDatabase(f"the image {path} stands at index {stands_at}, not at {index}")
+    except schema.DamagedDatabase as damage:
+        path.unlink(missing_ok=True)
+        raise BadImage(str(damage)) from damage
 
 
 def install(image: Path, database: Path) -> None:

@@ -5,24 +5,40 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from quorate.storage.alarms import Alarms
 from quorate.storage.auth import AuthStore, Change
 from quorate.storage.database import Database
 from quorate.storage.lessor import Lessor
 from quorate.storage.mvcc import Store
+from quorate.storage.schema import DamagedDatabase
 
 
 class State:
-    """Keys, leases, alarms and users over one database. `persist` and `commit` are its only ways to the disk."""
+    """Keys, leases, alarms and users over one database; DamagedDatabase when it cannot be read.
+
+    `persist` and `commit` are its only ways to the disk.
+    """
 
     def __init__(self, path: Path, lease_ttl_min: int, token_ttl_ms: int, now: float) -> None:
         gc.disable()  # millions of keys and numbers are about to be made, none of them garbage
         try:
             self.database = Database(path)
-            self.store = Store(self.database)
+            try:
+                self._load(lease_ttl_min, token_ttl_ms, now)
+            except BaseException:
+                self.database.close()
+                raise
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError, DecodeError) as error:
+            # What was written is never of another type or form.
+            raise DamagedDatabase(f"the database {path} is damaged: {type(error).__name__} {error}") from error
         finally:
             gc.enable()
         gc.freeze()
+
+    def _load(self, lease_ttl_min: int, token_ttl_ms: int, now: float) -> None:
+        self.store = Store(self.database)
         read = self.database.connection.execute
         self.lessor = Lessor(lease_ttl_min)
         self.lessor.load(

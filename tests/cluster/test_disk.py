@@ -143,19 +143,26 @@ def scribble(path: Path, offset: int, size: int = 64) -> None:
         file.write(b"\xa5" * size)
 
 
-def test_a_damaged_database_is_named(copy: Cluster) -> None:
+def test_a_database_that_is_damaged_is_made_anew_from_the_log(copy: Cluster) -> None:
     node = copy.nodes[0]
     (database,) = node.data_dir.glob("**/snap/db")
+    damaged = b"\xa5" * 64 + database.read_bytes()[64:]
     scribble(database, 0)
-    assert str(database) in last_words(node)
+    node.start()
+    node.wait_ready()
+    assert get(node, b"k49") == b"v" * 1000
+    (kept,) = database.parent.glob("quarantine/*/db")
+    assert kept.read_bytes()[:64] == damaged[:64]
 
 
-def test_a_database_whose_pages_are_damaged_is_named(copy: Cluster) -> None:
+def test_a_database_whose_pages_are_damaged_is_made_anew_from_the_log(copy: Cluster) -> None:
     node = copy.nodes[0]
     (database,) = node.data_dir.glob("**/snap/db")
     for page in range(1, database.stat().st_size // 4096):
         scribble(database, page * 4096, 256)
-    assert str(database) in last_words(node)
+    node.start()
+    node.wait_ready()
+    assert get(node, b"k49") == b"v" * 1000
 
 
 def test_a_damaged_log_is_named_with_its_place(copy: Cluster) -> None:
@@ -165,6 +172,8 @@ def test_a_damaged_log_is_named_with_its_place(copy: Cluster) -> None:
     sentence = last_words(node)
     assert str(segment.name) in sentence
     assert re.search(r"\d", sentence)
+    assert "restore a backup" in sentence
+    assert not (segment.parent / "quarantine").exists()
 
 
 def test_the_log_of_another_cluster_is_named(copy: Cluster) -> None:

@@ -15,11 +15,14 @@ import pytest
 import uvloop
 
 from quorate.consensus import bootstrap
+from quorate.consensus.calls import Calls, Rules
 from quorate.consensus.driver import Driver
+from quorate.consensus.healing import Rejoining
 from quorate.consensus.membership import Member
 from quorate.consensus.node import assemble
 from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.rebuilding import Rebuilding
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.stats import Stats
 from quorate.node.config import Config
@@ -218,7 +221,8 @@ def test_figures_are_told_under_etcds_names(tmp_path: Path) -> None:
             settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
             peers = Peers(loop, settings, driver.membership, driver.hear, lambda: None, lambda _c, _h: None)
             snapshots = Snapshots(loop, driver, settings, tmp_path)
-            driver.on_stats = Stats(driver, peers, snapshots).render
+            rejoining = Rejoining(driver, Calls(driver, Rules(strict=True, learners_max=1)))
+            driver.on_stats = Stats(driver, peers, snapshots, rejoining, Rebuilding(driver)).render
             storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
             with closing(storage, api):
                 for neighbour in (storage, api):

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from quorate.node import config as configuration
 from quorate.node.config import Config
 from quorate.proto import rpc_pb2
+from quorate.storage import schema
 from quorate.wire.errors import CallFailed
 from quorate.wire.messages import (
     ENTRY,
@@ -184,12 +186,25 @@ def test_asked_to_stop_it_writes_everything_and_ends(process: Process) -> None:
     assert (1,) == STORAGE_HELLO.unpack(process.consensus.hellos[0])
 
 
-def test_a_damaged_database_ends_the_process_with_one_sentence(process: Process) -> None:
+def test_a_damaged_database_goes_aside_and_an_empty_one_takes_its_place(process: Process) -> None:
     path = process.config.database_path
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"these are not the pages of a database" * 200)
+    damaged = b"these are not the pages of a database" * 200
+    path.write_bytes(damaged)
+    process.start()
+    assert (0,) == STORAGE_HELLO.unpack(process.consensus.hellos[0])
+    (kept,) = (path.parent / "quarantine").glob("*/db")
+    assert damaged == kept.read_bytes()
+
+
+def test_a_database_of_another_format_ends_the_process_with_one_sentence(process: Process) -> None:
+    path = process.config.database_path
+    with closing(schema.open_writer(path)) as connection:
+        connection.execute("DROP TABLE history")
+        connection.execute("PRAGMA user_version = 99")
     environment = dict(os.environ, QUORATE_CONFIG=str(process.config_path), PYTHONPATH=os.pathsep.join(sys.path))
     ended = subprocess.run([sys.executable, "-m", "quorate.storage"], env=environment, capture_output=True, timeout=30)
     assert 1 == ended.returncode
     sentence = (process.config.run_path / "fatal").read_text()
-    assert f"the database {path} cannot be used: file is not a database" == sentence
+    assert f"the database {path} has format 99, this program reads format {schema.VERSION}" == sentence
+    assert path.exists()

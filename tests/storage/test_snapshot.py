@@ -10,6 +10,7 @@ import pytest
 from quorate.proto import rpc_pb2
 from quorate.storage import schema, snapshot
 from quorate.storage.schema import DamagedDatabase
+from quorate.storage.snapshot import BadImage
 from tests.storage.member import Member
 
 
@@ -69,14 +70,15 @@ def test_a_damaged_image_is_refused(member: Member) -> None:
     damaged = bytearray(image.path.read_bytes())
     damaged[5 * schema.PAGE_BYTES : 7 * schema.PAGE_BYTES] = bytes(2 * schema.PAGE_BYTES)
     image.path.write_bytes(damaged)
-    with pytest.raises(DamagedDatabase):
+    with pytest.raises(BadImage):
         snapshot.check(image.path, 300)
+    assert not image.path.exists()
     member.close()
 
 
 def test_an_image_of_another_index_is_refused(member: Member) -> None:
     image = snapshot.take(member.path)
-    with pytest.raises(DamagedDatabase, match="stands at index 300, not at 299"):
+    with pytest.raises(BadImage, match="stands at index 300, not at 299"):
         snapshot.check(image.path, 299)
     member.close()
 

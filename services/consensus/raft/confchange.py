@@ -46,6 +46,20 @@ def decode(payload: bytes) -> tuple[ConfState, bytes]:
     return conf, bytes(payload[end:])
 
 
+def replacement(lost_id: int, fresh_id: int) -> tuple[ConfChange, ConfChange]:
+    """The change by which a member that forgot its log or its vote comes back: under a new id, without a vote.
+
+    Nothing may be counted on what it says for its former self: a vote or an acknowledgement it gave and forgot could be
+    given a second time, to somebody else. To the others the former self has crashed for good. The change is committed
+    by a majority without it, so every later leader has a log with everything that was committed with its help: any
+    majority that elects has a member in common, which forgot nothing, with the majority that acknowledged an entry and
+    with the one that committed this change. What the former self promised to candidates of any term is worth nothing
+    from then on, as none of them has this change in its log. The new id has promised nothing. It votes after a second
+    change, when it has caught up.
+    """
+    return ConfChange(ConfChangeKind.REMOVE, lost_id), ConfChange(ConfChangeKind.ADD_LEARNER, fresh_id)
+
+
 def enter(conf: ConfState, changes: Sequence[ConfChange], auto_leave: bool) -> ConfState | Refusal:
     """The configuration that follows `conf`: joint if the set of voters changes.
 

@@ -142,6 +142,11 @@ class RaftCore:
         return self._state.applied_index
 
     @property
+    def is_restoring(self) -> bool:
+        """A snapshot is to replace the log in the next Ready."""
+        return self._state.restored is not None
+
+    @property
     def uncommitted_bytes(self) -> int:
         """Payload bytes the leader waits for a quorum with; 0 elsewhere."""
         return self._state.uncommitted_bytes

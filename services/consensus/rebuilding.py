@@ -1,0 +1,69 @@
+"""A member whose database is gone while its log is whole: it votes and acknowledges on, and asks for an image.
+
+The log is not touched. Whoever leads sends images; a leader that needs one itself hands over first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quorate.consensus.driver import Driver
+from quorate.consensus.frames import Call
+from quorate.consensus.raft.messages import NOBODY
+from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.node import logs
+from quorate.node.lifecycle import OperatorError
+from quorate.wire.messages import ClusterOp
+
+log = logs.named("healing")
+
+ASK_S: Final = 3.0  # again, as a question may be lost with its leader
+AILMENT: Final = "quorate: this member lost its database and is getting it from the others"
+
+
+class Rebuilding:
+    """Asks until the driver has an image to give to storage."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.rebuilt = 0  # since this process began
+        self._driver = driver
+        self._next_ask = 0.0
+        self._is_told = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Storage needs an image."""
+        return self._driver.lacks_image
+
+    def look(self, now: float) -> None:
+        """Once a tick."""
+        driver = self._driver
+        if not driver.lacks_image:
+            self._is_told = False
+            return
+        others = [number for number in driver.membership.members if number != driver.member_id]
+        if not others:
+            raise OperatorError(
+                f"the database was lost and the log does not reach back to its beginning (it starts at index "
+                f"{driver.core.first_index}): restore a backup with `quorateutl snapshot restore`; what was damaged is "
+                "in the directory quarantine beside the database"
+            )
+        if not self._is_told:
+            self._is_told = True
+            self.rebuilt += 1
+            log.error("the database is lost; asking the others for an image", others=[f"{one:x}" for one in others])
+        if now >= self._next_ask and driver.core.leader_id != NOBODY:
+            self._next_ask = now + ASK_S
+            self._ask()
+
+    def _ask(self) -> None:
+        driver = self._driver
+        core = driver.core
+        if core.role is RaftRole.LEADER:
+            voters = [one for one in core.conf_state.voters if driver.network.active_since(one) is not None]
+            if voters:
+                core.transfer_leader(voters[0])
+        else:
+            call = Call(driver.member_id, core.leader_id, core.term, 0, ClusterOp.IMAGE, b"")
+            driver.network.send(call)
+        driver.schedule()

@@ -1,0 +1,92 @@
+"""After a start the whole database is read once in the background: what nobody asks for rots unnoticed.
+
+SQLite looks at the order of its pages, this module at what is inside: each record against its checksum, and the columns
+beside it against what the record says of itself. The thread makes room for the loop after every few rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import sleep
+from typing import Final
+
+from quorate.storage import schema
+from quorate.storage.database import checksum
+from quorate.storage.records import frame_bytes, read_varint
+from quorate.storage.schema import DamagedDatabase
+from quorate.wire.messages import MAIN_SHIFT
+
+ROWS_AT_ONCE: Final = 500
+PAUSE_SECONDS: Final = 0.002
+INSTRUCTIONS: Final = 100_000  # of SQLite's machine between two looks whether to stop
+_ROWS: Final = "SELECT id, prev, crc, key, kv FROM history WHERE id > ? ORDER BY id LIMIT ?"
+_STRAY: Final = """
+SELECT h.id FROM history AS h JOIN history AS p ON p.id = h.prev WHERE p.key != h.key OR h.prev >= h.id LIMIT 1
+"""
+
+
+def verify(path: Path, pause_seconds: float = 0.0, is_stopping: Callable[[], bool] = lambda: False) -> None:
+    """Read everything, or until `is_stopping`; DamagedDatabase for what is not what was written."""
+    connection = schema.open_reader(path)
+    try:
+        connection.set_progress_handler(is_stopping, INSTRUCTIONS)
+        schema.check_pages(connection, path)
+        _verify_records(connection, pause_seconds, is_stopping)
+        if (stray := connection.execute(_STRAY).fetchone()) is not None:
+            raise DamagedDatabase(f"the database is damaged: record {stray[0]:x} does not follow one of its key")
+    except sqlite3.DatabaseError as error:
+        if not is_stopping():
+            raise DamagedDatabase(f"the database {path} cannot be read: {error}") from error
+    finally:
+        connection.close()
+
+
+def _verify_records(connection: sqlite3.Connection, pause_seconds: float, is_stopping: Callable[[], bool]) -> None:
+    last = -1
+    while not is_stopping():
+        rows = connection.execute(_ROWS, (last, ROWS_AT_ONCE)).fetchall()
+        for record, previous, crc, key, blob in rows:
+            if checksum(blob) != crc or previous >= record or not _is_of(record, key, blob):
+                raise DamagedDatabase(f"the database is damaged: record {record:x} is not what was written")
+        if not rows:
+            return
+        last = rows[-1][0]
+        if pause_seconds:
+            sleep(pause_seconds)
+
+
+def _is_of(record: int, key: bytes, blob: bytes) -> bool:
+    """Whether the blob is of this key and this revision."""
+    start = frame_bytes(len(blob))
+    length, position = read_varint(blob, start + 1)
+    if blob[position : position + length] != key:
+        return False
+    position += length
+    if not record & 1:
+        position = read_varint(blob, position + 1)[1]  # create_revision
+    return read_varint(blob, position + 1)[0] == record >> MAIN_SHIFT
+
+
+class Scrub:
+    """`verify` on a thread of its own, as long as the process lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.damage: DamagedDatabase | None = None
+        self._path = path
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            verify(self._path, PAUSE_SECONDS, self._is_stopping.is_set)
+        except DamagedDatabase as damage:
+            self.damage = damage
+
+    def close(self) -> None:
+        """End the thread."""
+        self._is_stopping.set()
+        self._thread.join()
