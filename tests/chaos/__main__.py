@@ -35,7 +35,7 @@ def main() -> int:
     for seed in count(first):
         if seed >= first + arguments.runs and time.monotonic() >= ends:
             break
-        size = arguments.nodes or random.Random(f"size {seed}").choice((1, 3, 3, 3, 3, 3, 5))
+        size = arguments.nodes or random.Random(f"size {seed}").choice((1, 3, 3, 3, 3, 3, 3, 5))
         print(f"seed {seed}: {size} nodes, {arguments.seconds:g} s of faults", flush=True)
         record = asyncio.run(run(seed, arguments.seconds, size))
         record.keep()
