@@ -31,6 +31,13 @@ def test_documents_name_only_targets_and_files_that_exist(document: Path) -> Non
         assert (document.parent / link).exists(), link
 
 
+def test_testing_names_only_tests_that_exist() -> None:
+    named = re.findall(r"`(tests/[^`\s]+\.(?:py|txt))(?:::(test_\w+))?`", (ROOT / "docs" / "testing.md").read_text())
+    assert named
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text() or not test, f"{path}::{test}"
+
+
 def test_operations_explains_the_flags_that_are_not_etcds() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     own = {flag.name for flag in FLAGS.values() if flag.heading == "Quorate"}
