@@ -123,6 +123,18 @@ def test_what_is_left_of_an_unknown_lease_is_minus_one(caller: Caller) -> None:
     assert (left.ID, left.TTL, left.grantedTTL) == (99999, -1, 0)
 
 
+@pytest.mark.parametrize("lease", [0, -1, -(1 << 63), (1 << 63) - 1])
+def test_an_unknown_id_has_etcds_answers_whatever_the_number(caller: Caller, lease: int) -> None:
+    missing = worded(errors.LEASE_NOT_FOUND)
+    assert refused(lambda: caller.unary("Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=lease))) == missing
+    left = caller.unary("Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=True))
+    assert (left.ID, left.TTL, left.grantedTTL, list(left.keys)) == (lease, -1, 0, [])
+    (renewed,) = caller.stream("Lease/LeaseKeepAlive", [rpc_pb2.LeaseKeepAliveRequest(ID=lease)], timeout_s=20.0)
+    assert (renewed.ID, renewed.TTL) == (lease, 0)
+    if lease:
+        assert refused(lambda: put(caller, b"unleased", lease)) == missing
+
+
 def test_renewals_are_answered_in_order_and_the_stream_ends_with_its_requests(caller: Caller) -> None:
     lease = grant(caller)
     requests = [rpc_pb2.LeaseKeepAliveRequest(ID=one) for one in (lease, 12345, lease)]
