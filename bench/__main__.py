@@ -9,12 +9,13 @@ from pathlib import Path
 from bench import report, servers
 from bench.auth_cases import AUTH_CASES
 from bench.cases import CASES, Case, Context
+from bench.failover_cases import FAILOVER_CASES
 from bench.long_cases import LONG_CASES
 from bench.maintenance_cases import MAINTENANCE_CASES
 from bench.tls_cases import TLS_CASES
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = (*CASES, *LONG_CASES, *AUTH_CASES, *TLS_CASES, *MAINTENANCE_CASES)
+ALL = (*CASES, *LONG_CASES, *AUTH_CASES, *TLS_CASES, *MAINTENANCE_CASES, *FAILOVER_CASES)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--case", action="append", choices=[c.name for c in ALL], help="only this (repeatable)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
+    parser.add_argument("--megabytes", type=int, default=1024, help="data in the cases of maintenance")
     parser.add_argument("--quick", action="store_true", help="one short round: whether everything runs")
     parser.add_argument("--baseline", default="etcd", help="etcd, quorate, an etcd binary, another checkout")
     parser.add_argument("--candidate", default="quorate", help="the same")
@@ -53,6 +55,7 @@ def main() -> int:
         return 0
     options.directory.mkdir(parents=True, exist_ok=True)
     seconds, warmup = (0.5, 0.2) if options.quick else (options.seconds, 1.0)
+    megabytes = 4 if options.quick else options.megabytes
     rounds = 1 if options.quick else options.rounds
     try:
         products = servers.product(options.baseline), servers.product(options.candidate)
@@ -60,7 +63,7 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return 1
     judged: list[report.Row] = []
-    baseline, candidate = (Context(p, options.directory, seconds, warmup, options.quick) for p in products)
+    baseline, candidate = (Context(p, options.directory, seconds, warmup, options.quick, megabytes) for p in products)
     with baseline.stack, candidate.stack:
         for case in chosen:
             judged += report.rows(case, measure(case, (baseline, candidate), rounds))

@@ -53,6 +53,7 @@ class Context:
     seconds: float
     warmup: float
     quick: bool
+    megabytes: int = 1024  # of data in the cases of maintenance
     kept: dict[str, servers.Cluster] = field(default_factory=dict)
     stack: ExitStack = field(default_factory=ExitStack)
 

@@ -1,6 +1,10 @@
-"""The cases of maintenance: backups and defragmentation while puts go on."""
+"""The cases of maintenance: backups, defragmentation and new members while puts go on.
+
+How much data there is, is `--megabytes`; a gigabyte unless something else is asked for.
+"""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,13 +15,13 @@ from bench import engine, messages, servers
 from bench.cases import Case, Context, Figures, Goal
 
 VALUE_BYTES: Final = 8 * 1024
-PAIRS: Final = 128 * 1024  # a gigabyte
-PAIRS_QUICK: Final = 512
+PAIRS_PER_MEGABYTE: Final = 2**20 // VALUE_BYTES
 PAIRS_PER_TXN: Final = 7  # what fits into the window of an HTTP/2 stream
 IN_FLIGHT: Final = 4
 PUT_RATE: Final = 500  # puts a second whose latency shows what else the server does
 QUOTA: Final = ("--quota-backend-bytes", str(8 * 2**30))
 CALL_S_MAX: Final = 600.0
+ADDING_S: Final = 30.0  # of puts while members come and go
 DEFRAGMENT_S: Final = 20.0  # of puts around a defragmentation, which has to end within it
 
 
@@ -26,8 +30,8 @@ def _key(number: int) -> bytes:
 
 
 def _fill(context: Context, node: servers.Node, rounds: int = 1) -> int:
-    """Write a gigabyte of pairs, so often; the last revision."""
-    pairs = PAIRS_QUICK if context.quick else PAIRS
+    """Write the data, in so many rounds over the same keys; the last revision."""
+    pairs = context.megabytes * PAIRS_PER_MEGABYTE // rounds
     revision = 0
     for number in range(rounds):
         value = bytes((number,)) * VALUE_BYTES
@@ -67,7 +71,7 @@ def _beside(context: Context, node: servers.Node, work: Callable[[], object], se
 
 
 def snapshot_save(context: Context) -> Figures:
-    """Backups of a gigabyte, one after the other."""
+    """Backups, one after the other."""
     with servers.running(context.product, 1, context.parent, QUOTA) as cluster:
         node = cluster.nodes[0]
         _fill(context, node)
@@ -85,7 +89,7 @@ def snapshot_save(context: Context) -> Figures:
 
 
 def defragment(context: Context) -> Figures:
-    """Give back half of two gigabytes while puts run."""
+    """Give back half of the file while puts run."""
     with servers.running(context.product, 1, context.parent, QUOTA) as cluster:
         node = cluster.nodes[0]
         revision = _fill(context, node, rounds=2)
@@ -105,6 +109,44 @@ def defragment(context: Context) -> Figures:
     return {"max_ms": beside["max_ms"], "p99_ms": beside["p99_ms"]}
 
 
+def add_member(context: Context) -> Figures:
+    """Members come as learners, are promoted and leave, one after the other; puts at the first member meanwhile."""
+    took: list[float] = []
+    with servers.running(context.product, 1, context.parent, QUOTA) as cluster:
+        node = cluster.nodes[0]
+        _fill(context, node)
+        idle = servers.load(_puts(node, context.seconds, context.warmup))
+
+        def turn() -> None:
+            took.append(_come_and_go(cluster, f"member{len(took)}"))
+
+        beside = _beside(context, node, turn, context.seconds if context.quick else ADDING_S)
+    return {
+        "took_s": sum(took) / len(took),
+        "put_p99_ms": beside["p99_ms"],
+        "put_p99_grew": beside["p99_ms"] / idle["p99_ms"],
+    }
+
+
+def _come_and_go(cluster: servers.Cluster, name: str) -> float:
+    """Seconds from MemberAdd until the new member votes; it is removed again."""
+    node = cluster.nodes[0]
+    added = servers.newcomer(cluster, name)
+    began = time.perf_counter()
+    member = messages.added_member(node.call(messages.MEMBER_ADD, messages.member_add(added.peer_url.encode(), True)))
+    cluster.nodes.append(added)
+    try:
+        added.start()
+        node.wait_answer(messages.MEMBER_PROMOTE, messages.number(1, member), CALL_S_MAX)
+        took_s = time.perf_counter() - began
+        node.wait_answer(messages.MEMBER_REMOVE, messages.number(1, member))
+    finally:
+        added.kill()
+        cluster.nodes.remove(added)
+        shutil.rmtree(added.data_dir, ignore_errors=True)
+    return took_s
+
+
 MAINTENANCE_CASES: Final = (
     Case(
         "snapshot-save",
@@ -114,8 +156,14 @@ MAINTENANCE_CASES: Final = (
     ),
     Case(
         "defragment",
-        "defragmentation of 2 GB half free: longest put meanwhile",
+        "defragmentation of 1 GB half free: longest put meanwhile",
         defragment,
         (Goal("max_ms", at_most=50.0, own=True),),
+    ),
+    Case(
+        "add-member",
+        "a learner joins a member with 1 GB and is promoted: time, and p99 of puts meanwhile",
+        add_member,
+        (Goal("took_s", at_most=1.0), Goal("put_p99_grew", at_most=1.5, own=True)),
     ),
 )

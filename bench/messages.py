@@ -14,6 +14,9 @@ KV_COMPACT: Final = "/etcdserverpb.KV/Compact"
 STATUS: Final = "/etcdserverpb.Maintenance/Status"
 SNAPSHOT: Final = "/etcdserverpb.Maintenance/Snapshot"
 DEFRAGMENT: Final = "/etcdserverpb.Maintenance/Defragment"
+MEMBER_ADD: Final = "/etcdserverpb.Cluster/MemberAdd"
+MEMBER_REMOVE: Final = "/etcdserverpb.Cluster/MemberRemove"
+MEMBER_PROMOTE: Final = "/etcdserverpb.Cluster/MemberPromote"
 WATCH: Final = "/etcdserverpb.Watch/Watch"
 LEASE_GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
 LEASE_KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
@@ -105,6 +108,16 @@ def role_add(role: bytes) -> bytes:
 def role_grant(role: bytes, key: bytes, range_end: bytes = b"") -> bytes:
     """AuthRoleGrantPermissionRequest: to read and write."""
     return blob(1, role) + blob(2, number(1, 2) + blob(2, key) + (blob(3, range_end) if range_end else b""))
+
+
+def member_add(peer_url: bytes, is_learner: bool) -> bytes:
+    """MemberAddRequest."""
+    return blob(1, peer_url) + number(2, is_learner)
+
+
+def added_member(response: bytes) -> int:
+    """The id in a MemberAddResponse."""
+    return first_number(next(v for f, v in fields(response) if f == 2 and isinstance(v, bytes)), 1)
 
 
 def token(response: bytes) -> str:

@@ -147,6 +147,11 @@ class Node:
         return f"{HOST}:{self.client_port}"
 
     @property
+    def peer_url(self) -> str:
+        """Where other members reach it."""
+        return f"http://{HOST}:{self.peer_port}"
+
+    @property
     def log_path(self) -> Path:
         """Standard output and error of all starts so far."""
         return self.directory / f"{self.name}.log"
@@ -246,6 +251,7 @@ class Cluster:
 
     nodes: list[Node]
     directory: Path
+    flags: tuple[str, ...] = ()  # beside those that say who and where a member is
 
     def __enter__(self) -> Self:
         return self
@@ -307,22 +313,47 @@ def cluster(product: Product, size: int, parent: Path | None = None, flags: Iter
     names = [f"infra{number + 1}" for number in range(size)] if size > 1 else ["default"]
     peers = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[size:], strict=True)}
     initial_cluster = ",".join(f"{name}={url}" for name, url in peers.items())
-    nodes = []
-    for number, name in enumerate(names):
-        client = f"http://{HOST}:{ports[number]}"
-        arguments = (
-            *("--name", name),
-            *("--data-dir", str(directory / f"{name}.etcd")),
-            *("--listen-client-urls", client),
-            *("--advertise-client-urls", client),
-            *("--listen-peer-urls", peers[name]),
-            *("--initial-advertise-peer-urls", peers[name]),
-            *("--initial-cluster", initial_cluster),
-            *("--log-level", "warn"),
-            *flags,
-        )
-        nodes.append(Node(product, name, directory, ports[number], ports[size + number], arguments))
-    return Cluster(nodes, directory)
+    chosen = tuple(flags)
+    nodes = [
+        _node(product, name, directory, ports[number], ports[size + number], initial_cluster, chosen)
+        for number, name in enumerate(names)
+    ]
+    return Cluster(nodes, directory, chosen)
+
+
+def _node(
+    product: Product,
+    name: str,
+    directory: Path,
+    client_port: int,
+    peer_port: int,
+    initial_cluster: str,
+    flags: tuple[str, ...],
+) -> Node:
+    client, peer = f"http://{HOST}:{client_port}", f"http://{HOST}:{peer_port}"
+    arguments = (
+        *("--name", name),
+        *("--data-dir", str(directory / f"{name}.etcd")),
+        *("--listen-client-urls", client),
+        *("--advertise-client-urls", client),
+        *("--listen-peer-urls", peer),
+        *("--initial-advertise-peer-urls", peer),
+        *("--initial-cluster", initial_cluster),
+        *("--log-level", "warn"),
+        *flags,
+    )
+    return Node(product, name, directory, client_port, peer_port, arguments)
+
+
+def newcomer(cluster: Cluster, name: str) -> Node:
+    """A node that is to join a cluster and is not started; the caller adds its peer URL to the cluster, and the node to
+    `cluster.nodes` when it is to be ended with them."""
+    client_port, peer_port = free_ports(2)
+    peers = {node.name: node.peer_url for node in cluster.nodes} | {name: f"http://{HOST}:{peer_port}"}
+    initial_cluster = ",".join(f"{known}={url}" for known, url in peers.items())
+    flags = (*cluster.flags, "--initial-cluster-state", "existing")
+    product = cluster.nodes[0].product
+    return _node(product, name, cluster.directory, client_port, peer_port, initial_cluster, flags)
 
 
 @contextmanager

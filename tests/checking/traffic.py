@@ -13,11 +13,13 @@ import grpc
 
 from quorate.proto import kv_pb2, rpc_pb2
 from tests.checking.history import Change, Fate, Kind, Operation
+from tests.support.cluster import wait_until
 from tests.support.rpc import Caller, refusal
 
 TIMEOUT_S: Final = 8.0  # above etcd's own 7 s, so that the server's verdict arrives
 KINDS: Final = [Kind.PUT] * 40 + [Kind.GET] * 25 + [Kind.CAS] * 20 + [Kind.STALE_GET] * 10 + [Kind.DELETE] * 5
 WITHOUT_EFFECT: Final = ("etcdserver: too many requests",)  # refused before it was ordered
+OPERATIONS_THERE: Final = 50  # at one endpoint, then at the next
 PAUSE_AFTER_FAILURE_S: Final = 0.02
 
 
@@ -32,19 +34,40 @@ class Client(threading.Thread):
         self._dice = random.Random(seed * 1000 + number)
         self._keys = [b"key/%d" % n for n in range(keys)]
         self._known: dict[bytes, int] = {}
+        self._endpoints = list(endpoints)
         self._callers = [Caller(endpoint) for endpoint in endpoints]
+        self._left: set[str] = set()
         self._at = number % len(endpoints)
         self._stopping = stopping
+        self._kind = Kind.GET  # of the call under way
+
+    @property
+    def at(self) -> str:
+        """The endpoint of the call under way."""
+        return self._endpoints[self._at]
+
+    def reach(self, endpoint: str) -> None:
+        """Go to a further endpoint, too."""
+        self._callers.append(Caller(endpoint))
+        self._endpoints.append(endpoint)
+
+    def leave(self, endpoint: str) -> None:
+        """Go there no more, but for the call under way."""
+        self._left.add(endpoint)
 
     def run(self) -> None:
         count = 0
         while not self._stopping.is_set():
             count += 1
+            while self.at in self._left:
+                self._at = (self._at + 1) % len(self._endpoints)
             try:
                 self._one(count)
+                if count % OPERATIONS_THERE == 0:
+                    self._at = (self._at + 1) % len(self._endpoints)
             except grpc.RpcError as error:
-                self._at = (self._at + 1) % len(self._callers)
-                text = " ".join(refusal(error))
+                self._at = (self._at + 1) % len(self._endpoints)
+                text = " ".join((self._kind.name, *refusal(error)))
                 self.failures[text] = self.failures.get(text, 0) + 1
                 self._stopping.wait(PAUSE_AFTER_FAILURE_S)
         for caller in self._callers:
@@ -52,6 +75,7 @@ class Client(threading.Thread):
 
     def _one(self, count: int) -> None:
         kind, key = self._dice.choice(KINDS), self._dice.choice(self._keys)
+        self._kind = kind
         value = b"%d/%d" % (self.number, count) if kind in (Kind.PUT, Kind.CAS) else b""
         expected = self._known.get(key, 0)
         client = self.number * 1000 + self._at  # a serializable read never goes back on ONE member
@@ -109,12 +133,23 @@ class Traffic:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How often which error was seen."""
+        """How often which error of which call was seen."""
         counted: dict[str, int] = {}
         for client in self.clients:
             for text, count in client.failures.items():
                 counted[text] = counted.get(text, 0) + count
         return counted
+
+    def reach(self, endpoint: str) -> None:
+        """Go to a further endpoint, too."""
+        for client in self.clients:
+            client.reach(endpoint)
+
+    def leave(self, endpoint: str) -> None:
+        """Go there no more; no call is under way there when this returns."""
+        for client in self.clients:
+            client.leave(endpoint)
+        wait_until(lambda: all(client.at != endpoint for client in self.clients), f"nobody is at {endpoint}")
 
     def stop(self) -> list[Operation]:
         self._stopping.set()
