@@ -17,15 +17,21 @@ REVISIONS_QUICK: Final = 20_000
 LEASES: Final = 10_000
 LEASES_QUICK: Final = 500
 PUT_RATE: Final = 2_000  # puts a second whose latency shows what else the server does
-CATCH_UP_S: Final = 15.0
-EXPIRY_TTL_S: Final = 12
-EXPIRY_S: Final = 24.0  # from before the first lease ends until after the last
+CATCH_UP_S: Final = 10.0  # more than a server needs for all revisions
+EXPIRY_TTL_S: Final = 8
+EXPIRY_S: Final = 20.0  # from before the first lease ends until after the last
 
 Arguments = Sequence[str]
 
 
 def _long(workload: str, *arguments: str) -> list[str]:
     return ["-m", "bench.long_load", workload, *arguments]
+
+
+def _fill(node: servers.Node, keys: int) -> None:
+    """Put each of the first keys of the load generator once."""
+    fill = ("--count", str(keys), "--keys", "sequential", "--connections", "10", "--streams", "20")
+    servers.load(["-m", "bench.load", "put", "--endpoints", node.endpoint, *fill])
 
 
 def _puts(context: Context, node: servers.Node, *arguments: str) -> list[str]:
@@ -73,10 +79,11 @@ def _ready(holder: subprocess.Popen[bytes]) -> None:
 
 
 def many_watchers(context: Context) -> Figures:
-    """Puts of watched keys with and without the watchers, and what the watchers weigh."""
+    """Puts of watched keys with and without the watchers, and what the watchers weigh. All keys are there before."""
     watchers = WATCHERS_QUICK if context.quick else WATCHERS
     with servers.running(context.product, 1, context.parent) as cluster:
         node = cluster.nodes[0]
+        _fill(node, watchers)
         without = servers.load(_puts(context, node, "--space", str(watchers)))
         before = cluster.usage().rss_bytes
         hold = ("--watchers", str(watchers), "--connections", str(STREAMS))
@@ -106,19 +113,26 @@ def idle_connections(context: Context) -> Figures:
 
 
 def catch_up(context: Context) -> Figures:
-    """One watcher reads history from its beginning while puts arrive at a fixed rate."""
+    """One watcher reads history from its beginning while puts arrive at a fixed rate; the history is made once."""
     revisions = REVISIONS_QUICK if context.quick else REVISIONS
-    with servers.running(context.product, 1, context.parent) as cluster:
-        node = cluster.nodes[0]
-        fill = ("--count", str(revisions), "--keys", "sequential", "--connections", "10", "--streams", "20")
-        servers.load(_puts(context, node, *fill))
-        rated = ("--prefix", "beside/", "--rate", str(PUT_RATE))
-        alone = servers.load(_puts(context, node, *rated))
-        limits = ("--count", str(revisions), "--seconds", str(CATCH_UP_S))
-        with servers.load_beside(_long("catch-up", "--endpoints", node.endpoint, *limits)) as watcher:
-            beside = servers.load(_puts(context, node, *rated))
-            assert watcher.stdout is not None
-            figures: dict[str, float] = json.loads(watcher.stdout.readline())
+    cluster = context.kept.get("history")
+    is_new = cluster is None
+    if cluster is None:
+        cluster = context.kept["history"] = context.stack.enter_context(
+            servers.cluster(context.product, 1, context.parent)
+        )
+    cluster.start()
+    node = cluster.nodes[0]
+    if is_new:
+        _fill(node, revisions)
+    rated = ("--prefix", "beside/", "--rate", str(PUT_RATE))
+    alone = servers.load(_puts(context, node, *rated))
+    limits = ("--count", str(revisions), "--seconds", str(CATCH_UP_S))
+    with servers.load_beside(_long("catch-up", "--endpoints", node.endpoint, *limits)) as watcher:
+        beside = servers.load(_puts(context, node, *rated))
+        assert watcher.stdout is not None
+        figures: dict[str, float] = json.loads(watcher.stdout.readline())
+    cluster.stop()
     return {
         "throughput": figures["throughput"],
         "put_p99_ms": beside["p99_ms"],
