@@ -25,6 +25,7 @@ class Requests:
 
     rng: Random
     revision: int = 1
+    depth_max: int = DEPTH_MAX  # of transactions in transactions
     put_revisions: list[int] = field(default_factory=list)  # etcd 3.5.1 forgets a tombstone at the compact revision
     _number: int = field(default=0, init=False)
 
@@ -146,6 +147,6 @@ class Requests:
             return rpc.RequestOp(request_put=self.put())
         if chance < 0.7:
             return rpc.RequestOp(request_range=self.range())
-        if chance < 0.85 or depth == DEPTH_MAX:
+        if chance < 0.85 or depth == self.depth_max:
             return rpc.RequestOp(request_delete_range=self.delete())
         return rpc.RequestOp(request_txn=self.txn(depth + 1))
