@@ -75,6 +75,7 @@ async def main(config: Config) -> None:
         server_context=server_context,
         client_context=client_context,
         judge=partial(tls.check_peer, files),
+        local_host=config.member_local_host,
     )
     snapshots = Snapshots(loop, driver, settings, snapshots_path)
     removed = asyncio.Event()

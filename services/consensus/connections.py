@@ -74,8 +74,11 @@ def read_head(connection: socket.socket, deadline: float) -> bytes:
     return bytes(head)
 
 
-def dial(url: str, hello: Hello, context: Contexts, judge: Judge, timeout_s: float) -> socket.socket:
-    """A connection the other member has accepted; blocks. OSError, ValueError, BadRequest, Refused or PeerRefused."""
+def dial(
+    url: str, hello: Hello, context: Contexts, judge: Judge, timeout_s: float, local_host: str = ""
+) -> socket.socket:
+    """A connection the other member has accepted, from `local_host` if given; blocks. OSError, ValueError, BadRequest,
+    Refused or PeerRefused."""
     parts = urlsplit(url)
     deadline = time.monotonic() + timeout_s
     connection: socket.socket
@@ -84,7 +87,8 @@ def dial(url: str, hello: Hello, context: Contexts, judge: Judge, timeout_s: flo
         connection.settimeout(timeout_s)
         connection.connect(unix_path(url))
     else:
-        connection = socket.create_connection((parts.hostname or "", parts.port or 80), timeout_s)
+        source = (local_host, 0) if local_host else None
+        connection = socket.create_connection((parts.hostname or "", parts.port or 80), timeout_s, source)
     try:
         if parts.scheme in ("https", "unixs"):
             encrypted = context().wrap_socket(connection, server_hostname=parts.hostname or "localhost")

@@ -71,10 +71,11 @@ class PeerSettings:
     client_context: Contexts  # to dial https
     server_context: ssl.SSLContext | None = None
     judge: Judge = lambda _connection, _address: None
+    local_host: str = ""  # the address connections come from; empty: as the system routes
 
     def dial(self, url: str, hello: Hello) -> socket.socket:
         """See `connections.dial`."""
-        return dial(url, hello, self.client_context, self.judge, self.dial_timeout_s)
+        return dial(url, hello, self.client_context, self.judge, self.dial_timeout_s, self.local_host)
 
 
 @dataclass(slots=True)

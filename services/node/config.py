@@ -8,10 +8,12 @@ the comment on the attribute says otherwise. The class an attribute stands in is
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -283,9 +285,26 @@ class Config(Quorate, Compatibility, Unsafe, Monitoring, Logging, Compaction, Au
             return {self.name: list(self.initial_advertise_peer_urls)}
         return parse_members(self.initial_cluster)
 
+    @property
+    def member_local_host(self) -> str:
+        """The address that connections to members come from: with SetMemberLocalAddr the first address among the
+        advertised peer URLs that others can reach, else empty."""
+        if not self.feature_enabled("SetMemberLocalAddr"):
+            return ""
+        hosts = (urlsplit(url).hostname or "" for url in self.initial_advertise_peer_urls)
+        return next(filter(_is_reachable, hosts), "")
+
     def feature_enabled(self, name: str) -> bool:
         """Whether a feature gate is on; a gate that is not mentioned has etcd 3.6's default."""
         return feature_states(self.feature_gates)[name]
+
+
+def _is_reachable(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
 
 
 FEATURE_GATES: Final = {  # etcd 3.6: name -> default; the ones that are on are beta, the others alpha

@@ -32,6 +32,8 @@ from quorate.node.places import FATAL_FILE, SUPERVISOR_PID_VARIABLE, WORKER_VARI
 EXIT_OPERATOR_ERROR: Final = 1
 EXIT_BUG: Final = 2  # as Go's panic
 
+LOCKED: Final = ("storage",)  # services whose memory --memory-mlock keeps: the keys and the database's pages
+
 Main = Callable[[Config], None] | Callable[[Config], Coroutine[None, None, None]]
 
 
@@ -50,6 +52,8 @@ def run(service: str, main: Main) -> None:
     logs.start(config, service)
     _tune_garbage_collection()
     _raise_descriptor_limit()
+    if config.memory_mlock and service in LOCKED:
+        _lock_memory()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     log = logs.named()
     try:
@@ -164,6 +168,15 @@ def _raise_descriptor_limit() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _lock_memory() -> None:
+    """Have nothing of this process swapped out, now and later; a warning when the system does not permit it."""
+    everything = 1 | 2  # MCL_CURRENT | MCL_FUTURE of sys/mman.h
+    if ctypes.CDLL(None, use_errno=True).mlockall(everything):
+        logs.named().warn("cannot lock memory (--memory-mlock)", error=os.strerror(ctypes.get_errno()))
+    else:
+        logs.named().info("locked memory")
 
 
 def _end_with_parent() -> None:

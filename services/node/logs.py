@@ -12,12 +12,16 @@ tail`. Nothing is logged per request.
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
 import logging
 import os
+import shutil
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -58,6 +62,8 @@ _NAMES: Final = {number: name for name, number in LEVELS.items()}
 
 STREAMS: Final = ("default", "stderr", "stdout", "systemd/journal")  # outputs that are not files
 
+NODE: Final = "node"  # the service whose standard streams are the node's own
+COMPRESSED: Final = ".gz"
 SAMPLE_FIRST: Final = 100  # equal lines written in full each second; zap's production setting, as etcd uses it
 SAMPLE_THEREAFTER: Final = 100  # then one of so many
 
@@ -178,14 +184,17 @@ class ConsoleFormatter(logging.Formatter):
 class SharedFile(WatchedFileHandler):
     """A log file that all processes of the node append to, rotated by whichever finds it full.
 
-    `bytes_max` 0 means no rotation. Old files are named with the time, as etcd's are.
+    `bytes_max` 0 means no rotation. Old files are named with the time, as etcd's are, and end in .gz with `compress`.
     """
 
-    def __init__(self, path: str, bytes_max: int = 0, backups_max: int = 0, age_days_max: int = 0) -> None:
+    def __init__(
+        self, path: str, bytes_max: int = 0, backups_max: int = 0, age_days_max: int = 0, compress: bool = False
+    ) -> None:
         super().__init__(path, encoding="utf-8", delay=False)
         self._bytes_max = bytes_max
         self._backups_max = backups_max
         self._age_days_max = age_days_max
+        self._compress = compress
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._bytes_max and self.stream and self.stream.tell() >= self._bytes_max:
@@ -200,18 +209,34 @@ class SharedFile(WatchedFileHandler):
         mine = os.fstat(stream.fileno())
         if path.exists() and path.stat().st_ino == mine.st_ino:
             moment = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
-            path.rename(path.with_name(f"{path.stem}-{moment}{path.suffix}"))
+            old = path.with_name(f"{path.stem}-{moment}{path.suffix}")
+            path.rename(old)
+            if self._compress:
+                threading.Thread(target=compress, args=(old,), name="compress", daemon=True).start()
             self._drop_old(path)
         fcntl.flock(stream, fcntl.LOCK_UN)
         self.reopenIfNeeded()
 
     def _drop_old(self, path: Path) -> None:
-        old = sorted(path.parent.glob(f"{path.stem}-*T*{path.suffix}"), reverse=True)
+        names = (f"{path.stem}-*T*{path.suffix}", f"{path.stem}-*T*{path.suffix}{COMPRESSED}")
+        old = sorted((backup for name in names for backup in path.parent.glob(name)), reverse=True)
         oldest = time.time() - self._age_days_max * 86_400
         for number, backup in enumerate(old):
             too_many = self._backups_max and number >= self._backups_max
             if too_many or (self._age_days_max and backup.stat().st_mtime < oldest):
                 backup.unlink(missing_ok=True)
+
+
+def compress(path: Path) -> None:
+    """Put `path.gz` in the place of `path`; a file that is gone or a full disk leaves things as they are."""
+    draft = path.with_name(f".{path.name}{COMPRESSED}")
+    try:
+        with path.open("rb") as plain, gzip.open(draft, "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+        draft.rename(path.with_name(f"{path.name}{COMPRESSED}"))
+        path.unlink()
+    except OSError:
+        draft.unlink(missing_ok=True)
 
 
 def start(config: Config, service: str) -> None:
@@ -221,7 +246,7 @@ def start(config: Config, service: str) -> None:
     formatter = ConsoleFormatter() if config.log_format == "console" else JsonFormatter(service)
     root = logging.getLogger()
     root.handlers.clear()
-    for handler in _handlers(config):
+    for handler in _handlers(config, service):
         handler.setFormatter(formatter)
         handler.addFilter(Sampler())
         root.addHandler(handler)
@@ -229,13 +254,24 @@ def start(config: Config, service: str) -> None:
     logging.getLogger("quorate").setLevel(LEVELS[config.log_level])
 
 
-def _handlers(config: Config) -> list[logging.Handler]:
-    files = [output for output in config.log_outputs if output not in STREAMS]
+def streams(outputs: Sequence[str]) -> list[int]:
+    """The standard streams, by descriptor, that a node's log goes to."""
+    named = [output for output in outputs if output in STREAMS]
+    found = [1] if "stdout" in named else []
+    return [*found, 2] if set(named) - {"stdout"} else found
+
+
+def _handlers(config: Config, service: str) -> list[logging.Handler]:
     handlers: list[logging.Handler] = []
-    if len(files) < len(config.log_outputs):
+    wanted = streams(config.log_outputs)
+    if service == NODE:
+        handlers += [logging.StreamHandler(sys.stdout if number == 1 else sys.stderr) for number in wanted]
+    elif wanted:  # what a service says there, the supervisor passes on
         handlers.append(logging.StreamHandler(sys.stderr))
     rotation = json.loads(config.log_rotation_config_json) if config.enable_log_rotation else {}
-    for path in files:
-        bytes_max = rotation.get("maxsize", 0) * 1024 * 1024
-        handlers.append(SharedFile(path, bytes_max, rotation.get("maxbackups", 0), rotation.get("maxage", 0)))
+    bytes_max = rotation.get("maxsize", 0) * 1024 * 1024
+    backups, days, packed = (rotation.get(name, 0) for name in ("maxbackups", "maxage", "compress"))
+    for path in config.log_outputs:
+        if path not in STREAMS:
+            handlers.append(SharedFile(path, bytes_max, backups, days, bool(packed)))
     return handlers

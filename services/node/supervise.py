@@ -62,12 +62,12 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
     options: Any
     process_groups: dict[str, Any]
 
-    def __init__(self, options: Any, run_path: Path, output_fd: int) -> None:
+    def __init__(self, options: Any, run_path: Path, output_fds: list[int]) -> None:
         super().__init__(options)
         self.stopped_by: signal.Signals | None = None
         self.sentence: str | None = None
         self._sentence_path = run_path / FATAL_FILE
-        self._output_fd = output_fd
+        self._output_fds = output_fds
         self._unfinished: dict[int, bytes] = {}  # the begun last line of each service, by pid
         self._ending = ""  # how the process ended that was waited for last
         self._wait_for_any = options.waitpid
@@ -108,8 +108,9 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
         return pid, status
 
     def _write(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # a reader that has gone away must not take the node with it
-            os.write(self._output_fd, data)
+        for number in self._output_fds:
+            with contextlib.suppress(OSError):  # a reader that has gone away must not take the node with it
+                os.write(number, data)
 
     def _exited(self, event: Any) -> None:
         if rest := self._unfinished.pop(getattr(event, "pid", 0), b""):
@@ -141,7 +142,7 @@ def main() -> None:
     options.first = True
     options.test = False
     options.poller = WakingPoller(options.poller)
-    node = Node(options, Path(config.run_dir), 1 if "stdout" in config.log_outputs else 2)
+    node = Node(options, Path(config.run_dir), logs.streams(config.log_outputs) or [2])
     with contextlib.suppress(asyncore.ExitNow):
         node.main()
     if options.mood == SupervisorStates.RESTARTING:

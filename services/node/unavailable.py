@@ -10,31 +10,17 @@ from typing import Final
 
 from quorate.node.config import Config
 
-LOCAL_ADDRESS: Final = "SetMemberLocalAddr"
 TRACING: Final = "distributed tracing is not available"
 
 NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its default
     "enable_pprof": "profiles are not available",
     "bootstrap_defrag_threshold_megabytes": "defragmentation at the start is not available",
-    "memory_mlock": "locking memory is not available",
     "enable_distributed_tracing": TRACING,
     "distributed_tracing_address": TRACING,
     "distributed_tracing_service_name": TRACING,
     "distributed_tracing_instance_id": TRACING,
     "distributed_tracing_sampling_rate": TRACING,
 }
-
-
-def _feature_gates(config: Config) -> str | None:
-    return f"feature gate {LOCAL_ADDRESS} is not available" if config.feature_enabled(LOCAL_ADDRESS) else None
-
-
-def _log_streams(config: Config) -> str | None:
-    if "stdout" in config.log_outputs and {"stderr", "default"} & set(config.log_outputs):
-        return "--log-outputs cannot name stdout and stderr together"
-    if config.enable_log_rotation and '"compress": true' in config.log_rotation_config_json:
-        return "compressing rotated log files is not available"
-    return None
 
 
 WITHOUT_EFFECT: Final = {  # attribute -> why another value than the default changes nothing
@@ -65,7 +51,7 @@ def _histograms(config: Config) -> str | None:
     return "--metrics extensive is not available" if config.metrics == "extensive" else None
 
 
-CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (_histograms, _feature_gates, _log_streams)
+CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (_histograms,)
 
 
 def refusal(config: Config) -> str | None:

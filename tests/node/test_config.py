@@ -53,3 +53,12 @@ def test_feature_gates_have_etcds_defaults() -> None:
     assert Config().feature_enabled("TxnModeWriteWithSharedBuffer")
     assert not Config().feature_enabled("LeaseCheckpoint")
     assert Config(feature_gates="AllAlpha=true").feature_enabled("LeaseCheckpoint")
+
+
+def test_the_local_address_of_members_is_the_first_that_others_can_reach() -> None:
+    urls = ["http://localhost:1", "http://127.0.0.1:1", "http://0.0.0.0:1", "http://10.1.2.3:1", "http://10.1.2.4:1"]
+    assert Config(initial_advertise_peer_urls=urls).member_local_host == ""
+    assert (
+        Config(initial_advertise_peer_urls=urls, feature_gates="SetMemberLocalAddr=true").member_local_host
+        == "10.1.2.3"
+    )

@@ -282,3 +282,14 @@ def test_init_system_is_told_when_clients_are_served(start: Start, tmp_path: Pat
         init.settimeout(SECONDS_MAX)
         start(NOTIFY_SOCKET=str(address))
         assert init.recv(100) == b"READY=1"
+
+
+def test_the_log_goes_to_both_streams_when_both_are_named(start: Start) -> None:
+    node = start("--log-outputs=stdout,stderr")
+    node.line("ready to serve client requests")
+    node.process.terminate()
+    node.end()
+    assert node.process.stdout is not None
+    printed = node.process.stdout.read()
+    for message in ("starting", "ready to serve client requests", "closed etcd server"):
+        assert f'"msg":"{message}"' in printed

@@ -1,6 +1,8 @@
 """Which errors are the operator's, and the words to the init system."""
 
 import socket
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -63,3 +65,13 @@ def test_check_says_that_nobody_answers() -> None:
         healthy, answer = health(f"http://127.0.0.1:{unused.getsockname()[1]}/health")
     assert not healthy
     assert "refused" in answer
+
+
+def test_memory_is_locked_or_the_log_says_why_not() -> None:
+    program = (
+        "from quorate.node import lifecycle, logs; from quorate.node.config import Config; "
+        "logs.start(Config(), 'storage'); lifecycle._lock_memory(); "
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmLck')).split()[1])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert int(ran.stdout) > 0 or "cannot lock memory (--memory-mlock)" in ran.stderr

@@ -1,7 +1,9 @@
 """Log lines as etcd's scripts read them."""
 
+import gzip
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,38 @@ def test_full_file_is_rotated_and_the_oldest_dropped(tmp_path: Path) -> None:
         handler.close()
     assert len(list(tmp_path.glob("etcd-*.log"))) == 2
     assert "line 0019" in path.read_text()
+
+
+def test_rotated_files_are_compressed_and_still_counted(tmp_path: Path) -> None:
+    handler = logs.SharedFile(str(tmp_path / "etcd.log"), bytes_max=50, backups_max=2, compress=True)
+    for number in range(20):
+        line = f"line {number:04} " + "x" * 30
+        handler.emit(logging.LogRecord("quorate", logging.INFO, "x.py", 1, line, None, None))
+        for thread in threading.enumerate():
+            if thread.name == "compress":
+                thread.join()
+    handler.close()
+    packed = sorted(tmp_path.glob("etcd-*.log.gz"))
+    assert len(packed) in (2, 3)  # the newest may have been packed after the old ones were counted
+    assert "line 00" in gzip.decompress(packed[-1].read_bytes()).decode()
+    assert not [left for left in tmp_path.iterdir() if left.name.startswith(".")]
+
+
+def test_a_file_that_cannot_be_compressed_stays(tmp_path: Path) -> None:
+    logs.compress(tmp_path / "gone.log")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (["default"], [2]),
+        (["stdout"], [1]),
+        (["stdout", "stderr"], [1, 2]),
+        (["/tmp/x"], []),
+        (["/tmp/x", "stdout"], [1]),
+        (["systemd/journal"], [2]),
+    ],
+)
+def test_each_output_has_its_stream(outputs: list[str], expected: list[int]) -> None:
+    assert logs.streams(outputs) == expected

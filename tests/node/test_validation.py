@@ -117,9 +117,7 @@ def test_each_setting_without_its_feature_is_refused_by_name(attribute: str) -> 
 @pytest.mark.parametrize(
     "values",
     [
-        {"feature_gates": "SetMemberLocalAddr=true"},
         {"metrics": "extensive"},
-        {"log_outputs": ["stdout", "stderr"]},
     ],
 )
 def test_values_without_their_feature_are_refused(values: dict[str, Any]) -> None:
