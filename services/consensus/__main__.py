@@ -17,6 +17,7 @@ from quorate.consensus.connections import Contexts, listen
 from quorate.consensus.driver import Driver
 from quorate.consensus.handshake import REMOVED_TEXT
 from quorate.consensus.healing import Help, Stopped
+from quorate.consensus.inquiries import Inquiries
 from quorate.consensus.node import assemble
 from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import NOBODY
@@ -85,6 +86,7 @@ async def main(config: Config) -> None:
     stats = Stats(driver, peers, snapshots, node.rejoining, node.rebuilding, expiry)
     driver.on_stats = stats.render
     driver.on_removed = removed.set
+    peers.answer = Inquiries(loop, driver, node.calls.perform, endpoint.incarnation).answer
     peers.start(listeners)
     driver.start(config.api_workers, hasten=start.is_new or config.initial_election_tick_advance)
     watching = [loop.create_task(RoundTrips(peers, stats.registry).watch())]

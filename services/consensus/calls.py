@@ -116,7 +116,7 @@ class Calls:
         return response
 
     def perform(self, op: ClusterOp, body: bytes, answer: Answer) -> None:
-        """Does what is asked, here or by way of the leader."""
+        """Does what is asked, here or by way of the leader; `answer` is called now or later, in the loop."""
         try:
             self._dispatch(op, body, answer)
         except CallFailed as failed:

@@ -26,6 +26,7 @@ from quorate.node.lifecycle import OperatorError
 from quorate.node.tls_failures import CLOSED, explain
 
 HANDSHAKE_RECORD: Final = b"\x16"  # how TLS begins
+BODY_BYTES_MAX: Final = 4096  # of a request that is no stream
 SILENCE_S_MAX: Final = 5  # of a new connection
 LINGER_S: Final = 1.0
 RECEIVE_BYTES: Final = 256 * 1024
@@ -72,6 +73,22 @@ def read_head(connection: socket.socket, deadline: float) -> bytes:
             raise BadRequest("a TLS handshake on a port without TLS")
         head += data
     return bytes(head)
+
+
+def read_body(connection: socket.socket, length: str, deadline: float) -> bytes:
+    """The body of a request by its Content-Length (empty: none); OSError or BadRequest."""
+    if not length:
+        return b""
+    if not length.isdigit() or int(length) > BODY_BYTES_MAX:
+        raise BadRequest("a body that is too large")
+    body = b""
+    while len(body) < int(length):
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        data = connection.recv(int(length) - len(body))
+        if not data:
+            raise BadRequest(CLOSED)
+        body += data
+    return body
 
 
 def dial(

@@ -100,6 +100,7 @@ class Driver:
         self.on_call: Callable[[Channel, bytes], None] = lambda _channel, _body: None
         self.on_peer_call: Callable[[Call | CallReply], None] = lambda _call: None
         self.on_stats: Callable[[], bytes] = bytes
+        self.on_results: Callable[[bytes], None] = lambda _body: None
         self.on_tick: Callable[[float], None] = lambda _now: None
         self.ailments: Callable[[], list[str]] = list  # what the status says is wrong with this member
         self._loop = loop
@@ -144,6 +145,10 @@ class Driver:
         self._loop.remove_reader(self._endpoint.fileno())
         if not self.failure.done():
             self.failure.set_result(None)
+
+    def ask_storage(self, chunk: bytes) -> None:
+        """Send a chunk of questions of our own; what storage answers comes to `on_results`."""
+        self._storage.send(Kind.LOCAL, chunk)
 
     def schedule(self) -> None:
         """A turn soon: something arrived outside of the local sockets."""
@@ -237,6 +242,8 @@ class Driver:
                 self.on_call(channel, body)
             case Kind.STATS_READ:
                 channel.send(Kind.STATS, body, self.on_stats())
+            case Kind.RESULTS:
+                self.on_results(body)
             case Kind.IMAGE_TAKEN:
                 index, term = IMAGE.unpack_from(body)
                 self.courier.image_taken(index, term, body[IMAGE.size :].decode())

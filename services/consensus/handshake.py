@@ -130,7 +130,9 @@ def parse_status(head: bytes) -> HTTPStatus:
 def answer(request: Request, membership: Membership, has_leader: bool) -> bytes:
     """What plain HTTP clients get on the peer port."""
     cluster = membership.cluster_id
-    if request.path not in ("/members", "/version", "/health"):
+    if request.path == "/downgrade/enabled" and request.method == "GET":
+        return pack_response(HTTPStatus.OK, b"false", "text/plain", cluster)
+    if request.path not in ("/members", "/version", "/health", "/downgrade/enabled"):
         return pack_response(HTTPStatus.NOT_FOUND, b"404 page not found\n", "text/plain; charset=utf-8", cluster)
     if request.method != "GET":
         body = b"Method Not Allowed\n"

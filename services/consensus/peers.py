@@ -21,7 +21,17 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final
 
-from quorate.consensus.connections import Contexts, Judge, Refused, Stream, dial, read_head, shake_hands, tune
+from quorate.consensus.connections import (
+    Contexts,
+    Judge,
+    Refused,
+    Stream,
+    dial,
+    read_body,
+    read_head,
+    shake_hands,
+    tune,
+)
 from quorate.consensus.frames import Call, CallReply, Decoder, PeerMessage, encode
 from quorate.consensus.handshake import (
     REPLACE_PATH,
@@ -126,6 +136,9 @@ class Peers:
         self.peers: dict[int, Peer] = {}
         self.has_leader = False
         self.on_replace: ReplaceAnswer = lambda _request, _call_in_loop: b""
+        self.answer: Callable[[Request, bytes], bytes] = lambda request, _: answer(
+            request, self._membership, self.has_leader
+        )  # to what opens no stream; called in a thread
         self._answering = threading.BoundedSemaphore(HANDSHAKES_MAX)
         self._loop = loop
         self._settings = settings
@@ -344,7 +357,8 @@ class Peers:
                 encrypted = shake_hands(connection, self._settings.server_context)
                 connection = encrypted
                 self._settings.judge(encrypted, address.rpartition(":")[0].strip("[]"))
-            request = parse_request(read_head(connection, time.monotonic() + HANDSHAKE_TIMEOUT_S))
+            deadline = time.monotonic() + HANDSHAKE_TIMEOUT_S
+            request = parse_request(read_head(connection, deadline))
             hello = parse_hello(request)
             membership = self._membership
             if hello is None:
@@ -352,12 +366,13 @@ class Peers:
                     connection.settimeout(None)
                     connection.sendall(self.on_replace(request, self._loop.call_soon_threadsafe))
                 else:
-                    connection.sendall(answer(request, membership, self.has_leader))
+                    body = read_body(connection, request.headers.get("content-length", ""), deadline)
+                    connection.sendall(self.answer(request, body))
                 connection.close()
                 return
             status, reason = judge_hello(hello, membership, self._settings.member_id)
-            body = f"{reason}\n".encode() if reason else b""
-            connection.sendall(pack_response(status, body, "text/plain; charset=utf-8", membership.cluster_id))
+            text = f"{reason}\n".encode() if reason else b""
+            connection.sendall(pack_response(status, text, "text/plain; charset=utf-8", membership.cluster_id))
             if status is not HTTPStatus.SWITCHING_PROTOCOLS:
                 log.warn("refused a peer", remote_peer_id=f"{hello.from_id:x}", reason=reason)
                 connection.close()

@@ -13,7 +13,7 @@ from quorate.storage.apply import Waiting
 from quorate.storage.headers import answered
 from quorate.storage.reads import Deferred, Defragment, Readers, result_of
 from quorate.storage.vacuum import Vacuum
-from quorate.wire.messages import STORAGE_WORKER, Kind, Origin, Part, pack_results
+from quorate.wire.messages import CONSENSUS_WORKER, STORAGE_WORKER, Kind, Origin, Part, pack_results
 from quorate.wire.sockets import Address, Channel, Endpoint
 
 EARLY_RESULTS_MAX: Final = 4096
@@ -23,7 +23,7 @@ Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chun
 
 
 class Answers:
-    """Sends results to the workers of an endpoint."""
+    """Sends results to the workers of an endpoint, and to consensus where that asked."""
 
     def __init__(self, endpoint: Endpoint, readers: Readers, vacuum: Vacuum) -> None:
         self.dropped_results = 0
@@ -91,7 +91,7 @@ class Answers:
         """Send large answers one at a time, so that the small ones beside them never wait behind a full channel."""
         while self._late:
             origin, number, position, body = self._late[0]
-            channel = self._endpoint.channels.get(Address(Part.API, origin.worker))
+            channel = self._endpoint.channels.get(_address(origin))
             if channel is not None and channel.backlog_bytes > LATE_BACKLOG_BYTES:
                 return
             self._late.popleft()
@@ -103,7 +103,7 @@ class Answers:
     def _send(self, origin: Origin, number: int, first: int, results: list[bytes]) -> None:
         if not results:
             return
-        channel = self._endpoint.channels.get(Address(Part.API, origin.worker))
+        channel = self._endpoint.channels.get(_address(origin))
         if channel is not None and not channel.opened and len(self._early) < EARLY_RESULTS_MAX:
             self._early.append((channel, origin.incarnation, pack_results(number, origin.incarnation, first, results)))
             return
@@ -113,3 +113,7 @@ class Answers:
             self.dropped_results += len(results)
             return
         channel.send(Kind.RESULTS, pack_results(number, origin.incarnation, first, results))
+
+
+def _address(origin: Origin) -> Address:
+    return Address(Part.CONSENSUS) if origin.worker == CONSENSUS_WORKER else Address(Part.API, origin.worker)

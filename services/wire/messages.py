@@ -7,12 +7,12 @@ do about a loss is in the last column.
 |---------------|----------------------------------|-------------------------------------------------------------------|
 | PROPOSE       | api, storage → consensus         | the caller times out; never sent again: its fate is unknown |
 | READ          | api → consensus → storage        | api asks again: reads change nothing                              |
-| LOCAL         | api → storage                    | api asks again                                                    |
+| LOCAL         | api, consensus → storage         | api asks again; who asked the peer port does                      |
 | START         | consensus → storage              | said after every hello of storage                                 |
 | ENTRY         | consensus → storage              | replayed from the durable applied index of storage's hello        |
 | ROLE          | consensus → api, storage, watch  | said after every hello and at every change                        |
 | APPLIED       | storage → consensus              | the next one says more                                            |
-| RESULTS       | storage → api                    | api asks reads again; writes time out                             |
+| RESULTS       | storage → api, consensus         | api asks reads again; writes time out                             |
 | REFUSE        | consensus → api                  | the call times out                                                |
 | CLUSTER_CALL  | api → consensus                  | the call times out                                                |
 | CLUSTER_REPLY | consensus → api                  | the call times out                                                |
@@ -145,6 +145,7 @@ CHUNK: Final = Struct(
     "<QIHHQI"
 )  # member id, worker incarnation, worker number, commands, chunk number, bytes that follow
 STORAGE_WORKER: Final = 0xFFFF  # the worker number under which storage itself proposes
+CONSENSUS_WORKER: Final = 0xFFFE  # the worker number under which consensus asks
 COMMANDS_MAX: Final = 512  # a chunk: the batch that Raft replicates as a unit stays small beside an fsync
 CHUNK_BYTES_MAX: Final = 256 * 1024  # a chunk is closed above this; one large request may exceed it alone
 
