@@ -19,7 +19,7 @@ RUNS ?= 3
 NODES ?= 0
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --nodes $(NODES)
 
-.PHONY: help run cluster down test retest clients chaos chaos-long bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
+.PHONY: help run cluster down test retest clients chaos chaos-long sim sim-nightly bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ chaos: $(DEVELOPED) ## break real clusters in many ways at once and judge what c
 
 chaos-long: $(DEVELOPED) ## the same for two hours, two minutes a run; figures are appended to build/chaos/figures.jsonl
 	$(CHAOS) --seconds 120 --hours 2
+
+sim: $(DEVELOPED) ## whole clusters under faults, simulated: 300 seeds; SEED=n replays one and shrinks it
+	$(BIN)/python -m tests.simulation.whole $(if $(SEED),--seed $(SEED),--seeds 300)
+
+sim-nightly: $(DEVELOPED) ## the same with 10,000 seeds; FIRST=n begins with another
+	$(BIN)/python -m tests.simulation.whole --seeds 10000 --first $(or $(FIRST),0)
 
 bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
 	$(BIN)/python -m bench $(BENCH)

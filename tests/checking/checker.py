@@ -17,52 +17,45 @@ Keys that end with their lease (`leases.py`) are not among those of the history.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from tests.checking.history import Change, Fate, Kind, Operation
+from tests.checking.history import Change, Fate, Kind, Operation, Txn
+from tests.checking.model import Model
+from tests.checking.transactions import check_transactions, effects
 
 VIOLATIONS_MAX = 20  # the first ones tell the story
 
 
-class Model:
-    """The log as a key's history: its value and mod_revision at any revision."""
-
-    def __init__(self, log: Sequence[Change]) -> None:
-        self.last_revision = log[-1].revision if log else 1
-        self._revisions: dict[bytes, list[int]] = {}
-        self._values: dict[bytes, list[bytes | None]] = {}
-        for revision, key, value in log:
-            self._revisions.setdefault(key, []).append(revision)
-            self._values.setdefault(key, []).append(value)
-
-    def at(self, key: bytes, revision: int) -> tuple[bytes | None, int]:
-        """(value, mod_revision) as of `revision`; (None, 0) where the key is absent."""
-        revisions = self._revisions.get(key)
-        if revisions is None:
-            return None, 0
-        position = bisect_right(revisions, revision) - 1
-        if position < 0:
-            return None, 0
-        value = self._values[key][position]
-        return value, revisions[position] if value is not None else 0
-
-
 def check(
-    operations: Sequence[Operation], log: Sequence[Change], ended: frozenset[bytes] | set[bytes] = frozenset()
+    operations: Sequence[Operation],
+    log: Sequence[Change],
+    ended: frozenset[bytes] | set[bytes] = frozenset(),
+    txns: Sequence[Txn] = (),
 ) -> list[str]:
-    """All violations of the rules above, at most `VIOLATIONS_MAX`; keys in `ended` may go with their lease."""
+    """All violations of the rules above, at most `VIOLATIONS_MAX`; keys in `ended` may go with their lease.
+
+    Transactions over several keys are judged by the rules of `transactions` too.
+    """
     by_clients = [change for change in log if change.value is not None or change.key not in ended] if ended else log
     found: list[str] = []
-    for rule in (_check_log, _check_writes, _check_together, _check_real_time, _check_answers):
-        for violation in rule(operations, by_clients if rule is _check_writes else log):
+    rules = (
+        _check_log(log),
+        _check_writes(operations, by_clients, txns),
+        _check_together(operations, log),
+        _check_real_time(operations, log, txns),
+        _check_answers(operations, log),
+        check_transactions(txns, log) if txns else (),
+    )
+    for rule in rules:
+        for violation in rule:
             found.append(violation)
             if len(found) >= VIOLATIONS_MAX:
                 return found
     return found
+    return found
 
 
-def _check_log(_operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+def _check_log(log: Sequence[Change]) -> Iterable[str]:
     previous = 1
     keys: set[bytes] = set()
     for revision, key, _ in log:
@@ -74,10 +67,11 @@ def _check_log(_operations: Sequence[Operation], log: Sequence[Change]) -> Itera
         previous, keys = revision, {key}
 
 
-def _check_writes(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+def _check_writes(operations: Sequence[Operation], log: Sequence[Change], txns: Sequence[Txn]) -> Iterable[str]:
     written: dict[bytes, list[int]] = {}
     deleted: set[tuple[int, bytes]] = set()
     touched = {op.key for op in operations}
+    touched.update(key for txn in txns for key, _ in txn.writes)
     for revision, key, value in log:
         if key not in touched:
             continue
@@ -85,8 +79,8 @@ def _check_writes(operations: Sequence[Operation], log: Sequence[Change]) -> Ite
             deleted.add((revision, key))
         else:
             written.setdefault(value, []).append(revision)
-    sent: set[bytes] = set()
-    deletes = 0
+    sent = {value for txn in txns for _, value in txn.writes if value is not None}
+    deletes = sum(value is None for txn in txns for _, value in txn.writes)
     for op in operations:
         if op.kind is Kind.DELETE:
             deletes += op.fate is Fate.UNKNOWN or (op.fate is Fate.DONE and op.succeeded)
@@ -121,32 +115,45 @@ def _check_together(operations: Sequence[Operation], log: Sequence[Change]) -> I
             yield f"put in one transaction, and yet at {revisions}: {puts}"
 
 
-def _check_real_time(operations: Sequence[Operation], log: Sequence[Change]) -> Iterable[str]:
+def _check_real_time(operations: Sequence[Operation], log: Sequence[Change], txns: Sequence[Txn]) -> Iterable[str]:
     revision_of = {value: revision for revision, _, value in log if value is not None}
     moments: list[tuple[int, int, int]] = []  # (time, 0 return | 1 invoke, operation): a tie counts as concurrent
-    effects: list[int] = []
-    for number, op in enumerate(operations):
-        effect = op.revision if op.fate is Fate.DONE else revision_of.get(op.value, 0) if op.value else 0
-        effects.append(effect)
+    least: list[int] = []  # what an effect must be at least above the newest that was answered before; -1: stale
+    took: list[int] = []
+    who: list[Operation | Txn] = []
+    done, stale = Fate.DONE, Kind.STALE_GET
+    for op in operations:
+        effect = op.revision if op.fate is done else revision_of.get(op.value, 0) if op.value else 0
         if not effect:
             continue
+        number = len(took)
+        took.append(effect)
+        who.append(op)
+        least.append(-1 if op.kind is stale else 1 if _changes(op) else 0)
         moments.append((op.invoked_ns, 0, number))
-        if op.fate is Fate.DONE and op.kind is not Kind.STALE_GET:
+        if op.fate is done and op.kind is not stale:
             moments.append((op.returned_ns, 1, number))
+    for invoked, returned, effect, wrote, txn in effects(txns, log):
+        moments.append((invoked, 0, len(took)))
+        if returned is not None:
+            moments.append((returned, 1, len(took)))
+        took.append(effect)
+        who.append(txn)
+        least.append(int(wrote))
     moments.sort()
     floor = 1
     local_floor: dict[int, int] = {}
     for _, is_return, number in moments:
-        op, effect = operations[number], effects[number]
+        effect, more = took[number], least[number]
         if is_return:
             floor = max(floor, effect)
-            continue
-        if op.kind is Kind.STALE_GET:
-            if effect < local_floor.get(op.client, 0):
-                yield f"went back on its own connection, below {local_floor[op.client]}: {op}"
-            local_floor[op.client] = effect
-        elif effect < floor + _changes(op):
-            yield f"invoked after revision {floor} was answered, yet took effect at {effect}: {op}"
+        elif more < 0:
+            client = who[number].client
+            if effect < local_floor.get(client, 0):
+                yield f"went back on its own connection, below {local_floor[client]}: {who[number]}"
+            local_floor[client] = effect
+        elif effect < floor + more:
+            yield f"invoked after revision {floor} was answered, yet took effect at {effect}: {who[number]}"
 
 
 def _changes(op: Operation) -> bool:

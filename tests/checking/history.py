@@ -51,3 +51,20 @@ class Change(NamedTuple):
     revision: int
     key: bytes
     value: bytes | None
+
+
+class Txn(NamedTuple):
+    """A transaction over several keys: if each of `compares` stands at the mod_revision named (0: absent), it writes,
+    then it reads; else it only reads. Nothing is both written and read, and nothing is written twice."""
+
+    client: int
+    compares: tuple[tuple[bytes, int], ...]
+    writes: tuple[tuple[bytes, bytes | None], ...]  # None deletes; each value is unique in the history
+    reads: tuple[bytes, ...]
+    invoked_ns: int
+    returned_ns: int
+    fate: Fate
+    revision: int = 0
+    succeeded: bool = False
+    seen: tuple[tuple[bytes | None, int], ...] = ()  # (value, mod_revision) of each of `reads`
+    changed: bool = False  # it succeeded, and put something or deleted what was there

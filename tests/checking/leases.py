@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tests.checking.checker import Model
 from tests.checking.history import Change, Fate
+from tests.checking.model import Model
 
 
 class Renewal(NamedTuple):
@@ -53,8 +53,10 @@ class Fenced(NamedTuple):
 MARGIN_NS = 50_000_000  # clocks of one machine, read by two processes
 
 
-def check_leases(leasings: Sequence[Leasing], log: Sequence[Change], seen_ns: dict[int, int]) -> Iterable[str]:
-    """`seen_ns` says when some watcher was told a revision: it happened before."""
+def check_leases(
+    leasings: Sequence[Leasing], log: Sequence[Change], seen_ns: dict[int, int], margin_ns: int = MARGIN_NS
+) -> Iterable[str]:
+    """`seen_ns` says when some watcher was told a revision: it was before that; `margin_ns`: how far clocks differ."""
     gone: dict[bytes, int] = {}
     for revision, key, value in log:
         if value is None:
@@ -68,7 +70,7 @@ def check_leases(leasings: Sequence[Leasing], log: Sequence[Change], seen_ns: di
         end = min(ends)
         for renewal in leasing.renewals:
             early = renewal.invoked_ns + renewal.ttl_s * 10**9 - seen_ns.get(end, renewal.invoked_ns + 10**18)
-            if early > MARGIN_NS:
+            if early > margin_ns:
                 yield (
                     f"lease {leasing.lease:x} was good for {renewal.ttl_s} s and ended {early / 1e9:.3f} s early, "
                     f"at revision {end}"

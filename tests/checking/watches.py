@@ -40,11 +40,16 @@ class Watching(NamedTuple):
     start_revision: int  # the first revision wanted; where 0 was sent, the one after the creation's header
     told: Sequence[Told]
     compact_revision: int = 0  # with which the server gave it up
+    no_put: bool = False
+    no_delete: bool = False
+    reached_revision: int = 0  # it had caught up: everything up to here was due
 
-    def wants(self, key: bytes) -> bool:
+    def wants(self, event: Event) -> bool:
+        if self.no_delete if event.value is None else self.no_put:
+            return False
         if not self.range_end:
-            return key == self.key
-        return key >= self.key and (self.range_end == b"\0" or key < self.range_end)
+            return event.key == self.key
+        return event.key >= self.key and (self.range_end == b"\0" or event.key < self.range_end)
 
 
 class Log:
@@ -68,7 +73,7 @@ def check_watch(watching: Watching, log: Log, compacted: int = 0) -> Iterable[st
 
     What was changed for the last time before the revision `compacted` need not be told as the pair before.
     """
-    expected = (event for event in log.since(watching.start_revision) if watching.wants(event.key))
+    expected = (event for event in log.since(watching.start_revision) if watching.wants(event))
     upcoming = next(expected, None)
     last, promised = 0, 0
     for told in watching.told:
@@ -98,6 +103,8 @@ def check_watch(watching: Watching, log: Log, compacted: int = 0) -> Iterable[st
             upcoming = next(expected, None)
         if told.header_revision < last:
             yield f"{watching.name}: told revision {last} under the header revision {told.header_revision}"
+    if upcoming is not None and upcoming.revision <= watching.reached_revision:
+        yield f"{watching.name}: was never told {_brief(upcoming)}, up to {watching.reached_revision}"
     if watching.compact_revision and upcoming is not None and upcoming.revision >= watching.compact_revision:
         begun = max(watching.start_revision, last + 1)
         if begun >= watching.compact_revision:

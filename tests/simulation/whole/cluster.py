@@ -1,0 +1,175 @@
+"""A whole simulated cluster: nodes, network, faults, clients, and the verdict in the end."""
+
+from __future__ import annotations
+
+import gc
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quorate.consensus.membership import Member
+from quorate.consensus.raft.messages import Role
+from quorate.wire.messages import MAIN_SHIFT
+from tests.simulation.whole import disk as disks
+from tests.simulation.whole.config import NodeKnobs, peer_url
+from tests.simulation.whole.installed import System, installed
+from tests.simulation.whole.ledger import Ledger, demand
+from tests.simulation.whole.network import SimNetwork, Weather
+from tests.simulation.whole.node import SimNode
+from tests.simulation.whole.plan import Plan
+from tests.simulation.whole.world import SECOND, World, enter
+
+MEMORY = Path("/dev/shm")
+
+
+class SimCluster:
+    """`plan` says everything that is not chance."""
+
+    def __init__(self, plan: Plan, base: str, system: System) -> None:
+        self.plan = plan
+        self.base = base
+        self.system = system
+        self.world = World(plan.seed)
+        self.ledger = Ledger()
+        self.network = SimNetwork(self.world, Weather(**plan.weather), plan.encodes)
+        self.rng = random.Random(f"{plan.seed} cluster")
+        self.world_calm = False  # no more faults
+        self.may_fail = False  # a fault is on that may end a process
+        self.may_rot = False
+        self.is_changing = False
+        self.refusals: list[str] = []
+        self.faults_done: dict[str, int] = {}
+        self.nodes: list[SimNode] = []
+        founders = {f"n{number}": number for number in range(1, plan.nodes + 1)}
+        for number in founders.values():
+            self.nodes.append(SimNode(self, number, founders, "new", NodeKnobs(**plan.knobs)))
+        self._mount()
+        enter(self.world)
+
+    def _mount(self) -> None:
+        disks.mount({node.name: node.disk for node in self.nodes})
+
+    def start(self) -> None:
+        for node in self.nodes:
+            self.world.after(self.rng.randrange(SECOND // 5), node.start)
+
+    def add_node(self, members: dict[str, int], knobs: NodeKnobs) -> SimNode:
+        """A machine for a member that was added."""
+        number = max(node.number for node in self.nodes) + 1
+        node = SimNode(self, number, {**members, f"n{number}": number}, "existing", knobs)
+        self.nodes.append(node)
+        self._mount()
+        return node
+
+    def fetch_members(self, url: str, _timeout_s: float) -> tuple[int, list[Member]]:
+        """What `/members` of a peer says."""
+        for node in self.nodes:
+            if peer_url(node.number) == url:
+                return node.as_members()
+        raise OSError("connection refused")
+
+    # --- looking ---
+
+    def members(self) -> list[SimNode]:
+        """The nodes that belong to the cluster."""
+        return [node for node in self.nodes if not node.is_gone]
+
+    def leader(self) -> SimNode | None:
+        """Who leads in the highest term."""
+        best: SimNode | None = None
+        term = 0
+        for node in self.members():
+            driver = node.consensus.driver
+            if driver is not None and driver.core.role is Role.LEADER and driver.core.term > term:
+                best, term = node, driver.core.term
+        return best
+
+    def count(self, kind: str) -> None:
+        self.faults_done[kind] = self.faults_done.get(kind, 0) + 1
+
+    # --- the end of a run ---
+
+    def calm(self) -> None:
+        """No more faults; everything comes back."""
+        self.world_calm = True
+        self.network.heal()
+        self.network.weather = Weather()
+        for node in self.members():
+            node.down_until = 0
+            node.disk.is_full = node.storage.is_full = False
+            node.disk.failing = node.disk.lying = 0.0
+            node.disk.sync_delay = (1, 200)
+            node.clock.change(1.0)
+            for host in node.hosts:
+                host.process.paused_until = 0
+                host.process.steps_left = -1
+            self.world.after(SECOND, node.start)
+
+    def has_converged(self) -> bool:
+        """One leader, all members at its index and revision, and nothing left to compact."""
+        leader = self.leader()
+        if leader is None or leader.consensus.driver is None:
+            return False
+        driver = leader.consensus.driver
+        if driver.core.conf_state.is_joint:
+            return False
+        goal = driver.core.commit_index
+        present = {node.member_id for node in self.members()}
+        for node in self.members():
+            state, other = node.storage.state, node.consensus.driver
+            if state is None or other is None or other.core.leader_id != leader.member_id:
+                return False
+            if state.database.marks.applied_index != goal or not node.api.is_open:
+                return False
+            marks = state.database.marks
+            if marks.scheduled_compact_revision != marks.finished_compact_revision:
+                return False
+        return driver.core.conf_state.members() <= present
+
+    def check_replicas(self) -> None:
+        """All members hold the same, byte for byte."""
+        first: tuple[object, ...] | None = None
+        for node in self.members():
+            state = node.storage.state
+            assert state is not None
+            state.commit()
+            held = contents(state.database.connection, state.database.marks.scheduled_compact_revision)
+            leases = {
+                lease.lease_id: (lease.granted_ttl, lease.renewed_index, sorted(lease.keys))
+                for lease in state.lessor.leases.values()
+            }
+            marks = state.database.marks
+            everything = (marks.revision, marks.applied_index, marks.scheduled_compact_revision, held, leases)
+            if first is None:
+                first = everything
+            demand(first == everything, f"{node.name} does not hold what {self.members()[0].name} holds")
+
+
+def contents(connection: sqlite3.Connection, compact_revision: int) -> list[tuple[object, ...]]:
+    """The records above the compact revision, and those below that are still visible there."""
+    bound = (compact_revision + 1) << MAIN_SHIFT if compact_revision >= 0 else 0
+    rows = connection.execute("SELECT id, prev, crc, key, kv FROM history ORDER BY id").fetchall()
+    return [row if row[0] >= bound else (row[0], row[2], row[3], row[4]) for row in rows]
+
+
+@contextmanager
+def simulated(plan: Plan) -> Iterator[SimCluster]:
+    """A cluster as `plan` says, and nothing of it afterwards."""
+    base = tempfile.mkdtemp(prefix="quorate-sim-", dir=MEMORY if MEMORY.is_dir() else None)
+    cluster: SimCluster | None = None
+    try:
+        with installed(plan.constants) as system:
+            cluster = SimCluster(plan, base, system)
+            yield cluster
+    finally:
+        if cluster is not None:
+            cluster.world.clear()
+            for node in cluster.nodes:
+                if node.storage.state is not None:
+                    node.storage.state.database.connection.close()
+        gc.unfreeze()
+        shutil.rmtree(base, ignore_errors=True)

@@ -1,0 +1,404 @@
+"""One simulated node: its machine, and its four processes with what each of them runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from quorate.api.response_headers import ResponseHeaders
+from quorate.api.ring import Ring
+from quorate.api.watches import Watches
+from quorate.consensus import bootstrap
+from quorate.consensus.driver import Driver, LogFailed
+from quorate.consensus.frames import PeerMessage
+from quorate.consensus.membership import Member, Membership
+from quorate.consensus.node import assemble
+from quorate.consensus.peers import PeerSettings
+from quorate.consensus.raft.messages import InstallSnapshot
+from quorate.consensus.wal import NoSpace
+from quorate.consensus.wal_format import DamagedLog
+from quorate.node import logs
+from quorate.node.lifecycle import OperatorError, StartAgain
+from quorate.storage import snapshot as images
+from quorate.storage.service import Service as Storage
+from quorate.storage.settings import lease_ttl_min
+from quorate.storage.state import State
+from quorate.watch.service import Service as Watch
+from quorate.wire.messages import Kind, Part
+from quorate.wire.sockets import Address, Endpoint
+from tests.simulation.whole import threads
+from tests.simulation.whole.bus import buses
+from tests.simulation.whole.config import NodeKnobs, make_config
+from tests.simulation.whole.courier import SimSnapshots, write_image
+from tests.simulation.whole.disk import Disk
+from tests.simulation.whole.loop import Loop, new_loop
+from tests.simulation.whole.network import NodeNetwork
+from tests.simulation.whole.world import MS, SECOND, Clock, Died, Process, Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.whole.cluster import SimCluster
+
+TURN = 20  # microseconds between two turns of a busy loop
+
+
+class ConsensusHost:
+    """The consensus process."""
+
+    def __init__(self, node: SimNode) -> None:
+        self.node = node
+        self.process = Process(node.cluster.world, f"{node.name}.consensus", node.clock)
+        self.driver: Driver | None = None
+        self.loop: Loop | None = None
+        self.is_removed = False
+        self.process.after_event = self._after_event
+
+    def boot(self) -> None:
+        node = self.node
+        cluster = node.cluster
+        process = self.process
+        self.loop = new_loop(process)
+        start = bootstrap.start(node.config, cluster.fetch_members, node.knobs.segment_bytes)
+        node.member_id, node.cluster_id = start.meta.member_id, start.meta.membership.cluster_id
+        cluster.network.by_id[node.member_id] = node
+        cluster.ledger.watch_log(node, start.wal)
+        endpoint = Endpoint(node.config.run_path, Address(Part.CONSENSUS))
+        parts = assemble(node.config, start, endpoint, random.Random(process.rng.getrandbits(48)))
+        driver = self.driver = parts.driver
+        settings = PeerSettings(node.member_id, 1.0, 5000, cast("Any", None))
+        driver.network = NodeNetwork(cluster.network, node)
+        driver.network.update(driver.membership)
+        driver.courier = SimSnapshots(node, self.loop, driver, settings)
+        driver.on_removed = self._removed
+        driver.start(1, hasten=start.is_new or process.rng.random() < 0.5)
+
+    def turn_away(self) -> None:
+        """A peer refuses to talk to a member that was removed."""
+        if self.process.is_up:
+            self.process.at(self.process.world.now, self._removed)
+
+    def _removed(self) -> None:
+        if not self.is_removed:
+            self.is_removed = True
+            self.process.soon(SECOND, self.node.leave)
+
+    def hear(self, message: PeerMessage) -> None:
+        """A message arrives."""
+        process = self.process
+        if process.is_up:
+            process.at(process.world.now, self._hear, message)
+
+    def _hear(self, message: PeerMessage) -> None:
+        if self.driver is not None:
+            self.driver.hear([message])
+
+    def take_snapshot(
+        self, message: InstallSnapshot, membership: Membership, data: bytes, done: Callable[[], None]
+    ) -> None:
+        """A whole image has arrived."""
+        assert self.driver is not None
+        self.process.step()
+        write_image(self.node, message.snapshot.index, data)
+        self.process.step()
+        self.driver.install_snapshot(message, membership)
+        self.driver.turn()
+        done()
+
+    def _after_event(self) -> None:
+        driver = self.driver
+        if driver is None:
+            return
+        failure = cast("Any", driver.failure)
+        if failure.done() and failure.exception() is not None:
+            raise failure.exception()
+        self.node.cluster.ledger.look(self.node, driver.core)
+
+
+class TurnHost:
+    """A process whose loop is a row of turns."""
+
+    def __init__(self, node: SimNode, name: str) -> None:
+        self.node = node
+        self.process = Process(node.cluster.world, f"{node.name}.{name}", node.clock)
+        self._due = 0  # counts what was planned: only the last plan is carried out
+        self._is_due_now = False
+
+    def turn(self, _is_quiet: bool) -> None:
+        raise AssertionError("a host knows its turn")
+
+    def serve(self, endpoint: Endpoint) -> None:
+        """Turns from now on, and whenever something arrives."""
+        buses[0].by_descriptor[endpoint.fileno()].notify = self.notify
+        self._is_due_now = False
+        self.notify()
+
+    def notify(self) -> None:
+        if not self._is_due_now:
+            self._is_due_now = True
+            self._plan(TURN, False)
+
+    def _plan(self, delay: int, is_quiet: bool) -> None:
+        self._due += 1
+        self.process.soon(delay, self._run, self._due, is_quiet)
+
+    def _run(self, due: int, is_quiet: bool) -> None:
+        if due != self._due:
+            return
+        self._is_due_now = False
+        self.process.waits_ms = -1
+        self.turn(is_quiet)
+        if self._is_due_now:
+            return
+        if self.process.waits_ms > 0 and not is_quiet:
+            self._plan(self.process.waits_ms * MS, True)
+        else:
+            self._is_due_now = True
+            self._plan(TURN, False)
+
+
+class StorageHost(TurnHost):
+    """The storage process."""
+
+    def __init__(self, node: SimNode) -> None:
+        super().__init__(node, "storage")
+        self.state: State | None = None
+        self.service: Storage | None = None
+        self.is_full = False
+        self.process.on_end = lambda why: None
+
+    def boot(self) -> None:
+        self._open(None)
+
+    def _open(self, image: Path | None) -> None:
+        node = self.node
+        path = node.config.database_path
+        if image is not None:
+            images.install(image, path)
+        process = self.process
+        threads.wake_ups[process] = self.notify
+        config = node.config
+        self.state = State(path, lease_ttl_min(config.election_timeout), config.auth_token_ttl * 1000, process.time())
+        self._guard_space(self.state)
+        endpoint = Endpoint(config.run_path, Address(Part.STORAGE))
+        self.service = Storage(self.state, endpoint, config, _ProcessClock(process), logs.named("storage"))
+        node.cluster.ledger.watch_storage(node, self.service)
+        self.serve(endpoint)
+
+    def _guard_space(self, state: State) -> None:
+        write = state.database._write
+
+        def guarded() -> bool:
+            if self.is_full and state.database.is_dirty:
+                raise _no_space()
+            return write()
+
+        state.database._write = guarded  # type: ignore[method-assign]
+
+    def turn(self, is_quiet: bool) -> None:
+        service = self.service
+        assert service is not None
+        threads.quiet[self.process] = is_quiet
+        service.turn(500)
+        if service.is_stopping:
+            assert self.state is not None
+            image = service.image_to_install
+            service.close()
+            service.endpoint.close()
+            self.state.close()
+            self.state = self.service = None
+            self._open(image)
+
+    def lose(self, power: bool, rng: random.Random) -> None:
+        """What the end of the process leaves of the database: what was committed, or less after a loss of power."""
+        state, self.state, self.service = self.state, None, None
+        if state is None:
+            return
+        path = self.node.config.database_path
+        log = path.with_name(path.name + "-wal")
+        data, tail = path.read_bytes(), log.read_bytes() if log.exists() else b""
+        state.database.connection.close()
+        for leftover in (log, path.with_name(path.name + "-shm")):
+            leftover.unlink(missing_ok=True)
+        if power:
+            tail = tail[: rng.choice((0, len(tail), rng.randint(0, len(tail))))]
+        path.write_bytes(data)
+        if tail:
+            log.write_bytes(tail)
+
+
+class WatchHost(TurnHost):
+    """The watch process."""
+
+    def __init__(self, node: SimNode) -> None:
+        super().__init__(node, "watch")
+        self.service: Watch | None = None
+
+    def boot(self) -> None:
+        endpoint = Endpoint(self.node.config.run_path, Address(Part.WATCH))
+        self.service = Watch(endpoint, self.node.config, _ProcessClock(self.process), logs.named("watch"))
+        self.serve(endpoint)
+
+    def turn(self, _is_quiet: bool) -> None:
+        assert self.service is not None
+        self.service.turn(250)
+
+
+class ApiHost:
+    """The part of an api process behind its sockets: the ring and the watches. Clients call it."""
+
+    def __init__(self, node: SimNode) -> None:
+        self.node = node
+        self.process = Process(node.cluster.world, f"{node.name}.api", node.clock)
+        self.ring: Ring | None = None
+        self.watches: Watches | None = None
+        self.loop: Loop | None = None
+        self.on_end: dict[int, Callable[[], None]] = {}  # clients with a connection
+        self.process.on_end = lambda _why: self._hang_up()
+
+    def boot(self) -> None:
+        self.loop = new_loop(self.process)
+        config = self.node.config
+        ring = Ring(Endpoint(config.run_path, Address(Part.API)), config.election_timeout / 1000)
+        watches = Watches(ResponseHeaders(ring).at)
+
+        def send(*parts: bytes) -> None:
+            ring.watch.send(Kind.WATCH, *parts)
+            ring.flush_soon()
+
+        ring.on_message(Part.WATCH, Kind.DELIVER, watches.deliver)
+        ring.on_open(Part.WATCH, lambda _hello: watches.opened(send))
+        self.ring, self.watches = ring, watches
+
+    @property
+    def is_open(self) -> bool:
+        """A client can connect."""
+        return self.process.is_up and self.ring is not None and self.ring.is_ready
+
+    def _hang_up(self) -> None:
+        ended, self.on_end = self.on_end, {}
+        self.ring = self.watches = None
+        for tell in ended.values():
+            self.node.cluster.world.after(MS, tell)
+
+
+class SimNode:
+    """A machine of the cluster: clock, disk, processes and whoever starts them again."""
+
+    def __init__(
+        self, cluster: SimCluster, number: int, founders: dict[str, int], state: str, knobs: NodeKnobs
+    ) -> None:
+        world = cluster.world
+        self.cluster = cluster
+        self.number = number
+        self.name = f"n{number}"
+        self.knobs = knobs
+        self.founders = founders
+        self.initial_state = state
+        self.rng = random.Random(f"{world.seed} node {number}")
+        self.clock = Clock(world, self.rng.randrange(1, 1000) * SECOND)
+        self.disk = Disk(random.Random(f"{world.seed} disk {number}"))
+        self.member_id = self.cluster_id = 0
+        self.is_gone = False  # removed from the cluster
+        self.down_until = 0
+        self.configure()
+        self.consensus = ConsensusHost(self)
+        self.storage = StorageHost(self)
+        self.watch = WatchHost(self)
+        self.api = ApiHost(self)
+        self.hosts = (self.consensus, self.storage, self.watch, self.api)
+        for host in self.hosts:
+            self._mind(host)
+
+    def configure(self) -> None:
+        self.config = make_config(
+            self.cluster.base, self.name, self.number, self.founders, self.initial_state, self.knobs
+        )
+
+    def start(self) -> None:
+        """Switches the machine on."""
+        for host in self.hosts:
+            if not host.process.is_up:
+                self._start(host)
+
+    def kill(self, part: str) -> None:
+        """Ends one process; it is started again."""
+        host = cast("ConsensusHost", getattr(self, part))
+        host.process.end(None)
+
+    def crash(self, power: bool, back_after: int) -> None:
+        """Ends everything on the machine at once; with a loss of power what was not synced may be gone."""
+        self.down_until = self.cluster.world.now + back_after
+        self._had_power_loss = power
+        for host in self.hosts:
+            host.process.end(None)
+        if power:
+            self.disk.lose_power()
+        self.cluster.world.after(back_after, self._back)
+
+    def leave(self) -> None:
+        """Removed from the cluster: it never comes back."""
+        self.is_gone = True
+        for host in self.hosts:
+            host.process.end(None)
+
+    _had_power_loss = False
+
+    def _back(self) -> None:
+        if not self.is_gone and self.cluster.world.now >= self.down_until:
+            self.start()
+
+    def _start(self, host: Any) -> None:
+        if self.is_gone or host.process.is_up or self.cluster.world.now < self.down_until:
+            return
+        host.process.begin(host.boot)
+
+    def _mind(self, host: Any) -> None:
+        """The supervisor: what ends is started again, and what ended for a bad reason is a finding."""
+        told = host.process.on_end
+
+        def ended(why: BaseException | None) -> None:
+            told(why)
+            if host is self.storage:
+                self.storage.lose(self._had_power_loss and why is None, self.rng)
+            elif host is self.consensus:
+                self.consensus.driver = None
+                self.cluster.ledger.ended(self)
+            self._judge(why, host)
+            if not self.is_gone:
+                self.cluster.world.after(self.rng.randint(20, 800) * MS, self._start, host)
+
+        host.process.on_end = ended
+
+    def _judge(self, why: BaseException | None, host: Any) -> None:
+        if why is None or isinstance(why, Died):
+            return
+        if isinstance(why, LogFailed | NoSpace | DamagedLog | StartAgain) and self.cluster.may_fail:
+            return
+        if isinstance(why, OSError | OperatorError) and self.cluster.may_fail:
+            self.cluster.refusals.append(f"{host.process.name}: {why}")
+            return
+        raise Violation(f"{host.process.name} ended: {type(why).__name__}: {why}") from why
+
+    def as_members(self) -> tuple[int, list[Member]]:
+        """What it tells a node that wants to join or to found."""
+        driver = self.consensus.driver
+        if driver is None or not self.consensus.process.is_up:
+            raise OSError("connection refused")
+        return driver.membership.cluster_id, driver.membership.ordered()
+
+
+class _ProcessClock:
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def monotonic(self) -> float:
+        return self._process.time()
+
+
+def _no_space() -> Exception:
+    import sqlite3
+
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
