@@ -45,7 +45,12 @@ def router(calls: Calls, value_bytes_max: int) -> APIRouter:
     """The pages below /v1."""
     pages = APIRouter(prefix="/v1", tags=[TAG], responses=_FAILURES)
     keys = Keys(calls)
+    _add_reading(pages, keys)
+    _add_writing(pages, keys, value_bytes_max)
+    return pages
 
+
+def _add_reading(pages: APIRouter, keys: "Keys") -> None:
     @pages.get("/keys", summary="List keys, a page at a time", response_model_exclude_none=True)
     async def list_keys(
         request: Request,
@@ -92,6 +97,8 @@ def router(calls: Calls, value_bytes_max: int) -> APIRouter:
             return Response(kv.value, media_type="application/octet-stream", headers=headers)
         return JSONResponse(Pair.of(kv).model_dump(exclude_none=True), headers=headers)
 
+
+def _add_writing(pages: APIRouter, keys: "Keys", value_bytes_max: int) -> None:
     @pages.put(
         "/keys/{key:path}",
         summary="Store a value",
@@ -137,8 +144,6 @@ def router(calls: Calls, value_bytes_max: int) -> APIRouter:
         first = prefix.encode()
         gone = await keys.delete(request, rpc_pb2.DeleteRangeRequest(key=first, range_end=prefix_end(first)))
         return Deleted(deleted=gone.deleted, revision=gone.header.revision)
-
-    return pages
 
 
 class Keys:
