@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import time
+import traceback
 from collections import Counter
 from itertools import count
 from pathlib import Path
@@ -37,7 +38,12 @@ def main() -> int:
             break
         size = arguments.nodes or random.Random(f"size {seed}").choice((1, 3, 3, 3, 3, 3, 3, 5))
         print(f"seed {seed}: {size} nodes, {arguments.seconds:g} s of faults", flush=True)
-        record = asyncio.run(run(seed, arguments.seconds, size))
+        try:
+            record = asyncio.run(run(seed, arguments.seconds, size))
+        except Exception:  # the harness's own; the next seeds are still worth their time
+            traceback.print_exc(file=sys.stdout)
+            failed += 1
+            continue
         record.keep()
         tell(record)
         failed += bool(record.findings)
