@@ -40,13 +40,14 @@ KNOBS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
 class Member(Node):
     """A node whose data are on a disk of its own."""
 
-    __slots__ = ("busy", "disk", "lives", "plain", "stopped_by")
+    __slots__ = ("busy", "disk", "has_bad_disk", "lives", "plain", "stopped_by")
 
     disk: Disk | None
     plain: servers.Product  # with the clocks of this machine
     busy: asyncio.Lock  # held by whoever ends and starts the whole node
     stopped_by: list[str]  # faults that may end the node; otherwise its end is a finding
 
+    has_bad_disk: bool  # a fault of it was there: what a service says when it ends may be a trace
     lives: int  # how often it was started
 
     def start(self) -> None:
@@ -114,7 +115,7 @@ class Battlefield:
         """Tell the network which member is which node."""
         for number, node in enumerate(self.nodes):
             async with asyncio.timeout(READY_WITHIN_S):
-                while (status := await self.status(node, 5.0)) is None:
+                while (status := await self.status(node, 5.0)) is None:  # noqa: ASYNC110 - another process's state
                     await asyncio.sleep(POLL_S)
             self.network.names[status.header.member_id] = number
 
@@ -167,7 +168,8 @@ def _members(directory: Path, size: int, ports: list[int], proxies: list[int], f
             *flags,
         )
         member = Member(product, name, directory, ports[number], ports[size + number], arguments)
-        member.plain, member.busy, member.stopped_by, member.disk, member.lives = product, asyncio.Lock(), [], None, 0
+        member.plain, member.busy, member.stopped_by = product, asyncio.Lock(), []
+        member.disk, member.lives, member.has_bad_disk = None, 0, False
         members.append(member)
     return members
 

@@ -63,6 +63,7 @@ async def full_disk(field: Battlefield, dice: random.Random, seconds: float) -> 
     ballast = node.disk.mount_point / "ballast"
     field.note(f"the disk of {node.name} is full")
     node.stopped_by.append("full disk")
+    node.has_bad_disk = True
     try:
         await asyncio.to_thread(_fill, str(ballast))
         await asyncio.sleep(seconds)
@@ -141,6 +142,7 @@ async def inject(name: str, field: Battlefield, dice: random.Random, seconds: fl
     calls = rule.partition(":")[0]
     field.note(f"{name}: {service} of {node.name}, {rule}")
     node.stopped_by.append(name)
+    node.has_bad_disk = node.has_bad_disk or "slow" not in name
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pids[0]), f"--trace={calls}", f"--inject={rule}"]
     tracer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
     try:
