@@ -116,6 +116,25 @@ def test_a_power_cut_of_all_nodes_at_once_loses_nothing(size: int) -> None:
             node.kill()
 
 
+@pytest.mark.skipif(bool(why_no_disks()), reason=why_no_disks() or "disks can be mounted")
+def test_a_power_cut_of_a_node_that_does_not_sync_is_noticed() -> None:
+    """Who checks the disks: without syncs an acknowledged write is lost, and the checker says so."""
+    with quorate_cluster(1, "--unsafe-no-fsync", ready=False) as cluster, ExitStack() as stack:
+        (node,) = cluster.nodes
+        disk = stack.enter_context(mounted(node.data_dir))
+        cluster.start()
+        with traffic(cluster.endpoints) as crowd:
+            more(crowd, OPERATIONS_BEFORE, "before the power cut")
+            node.kill()
+            disk.cut_power()
+            node.start()
+            node.wait_ready()
+            operations = crowd.stop()
+        violations = check(operations, committed_log(node.endpoint))
+        node.kill()
+    assert any("acknowledged and lost" in violation for violation in violations)
+
+
 @contextmanager
 def mounted(path: Path) -> Iterator[Disk]:
     """A disk of its own for what is written below `path`."""
