@@ -1,8 +1,9 @@
 """`completion`: scripts that complete commands and flags in a shell."""
 
+from typing import Final
+
 import click
 
-from quorate.ctl.failures import Failure
 from quorate.ctl.flags import PROGRAM, Group, command
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
@@ -19,45 +20,44 @@ POWERSHELL = """Register-ArgumentCompleter -Native -CommandName {program} -Scrip
 }}"""
 
 
+SHELLS: Final = ("bash", "zsh", "fish", "powershell")
+
+
+def script(shell: str, cli: click.Command, program: str) -> str:
+    """What a user sources to have the words of `program` completed."""
+    variable = program.upper()
+    if shell == "powershell":
+        return POWERSHELL.format(program=program, variable=variable)
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None, "the shell is one of click's"
+    return kind(cli, {}, program, f"_{variable}_COMPLETE").source()
+
+
 @click.group(cls=Group)
 def completion() -> None:
     """Write a script that completes commands in a shell; source it."""
 
 
-def _script(shell: str) -> str:
-    from click.shell_completion import get_completion_class
+def _for(shell: str) -> click.Command:
+    def write(settings: Settings, words: tuple[str, ...]) -> None:
+        from quorate.ctl.quoratectl import cli
 
-    from quorate.ctl.quoratectl import cli
+        line(script(shell, cli, PROGRAM))
 
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise Failure(f"unknown shell {shell}")
-    return kind(cli, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source()
-
-
-@command("")
-def bash(settings: Settings, words: tuple[str, ...]) -> None:
-    """For bash."""
-    line(_script("bash"))
+    write.__doc__ = f"For {shell}."
+    return command("", name=shell)(write)
 
 
-@command("")
-def zsh(settings: Settings, words: tuple[str, ...]) -> None:
-    """For zsh."""
-    line(_script("zsh"))
+for shell in SHELLS:
+    completion.add_command(_for(shell))
 
 
-@command("")
-def fish(settings: Settings, words: tuple[str, ...]) -> None:
-    """For fish."""
-    line(_script("fish"))
-
-
-@command("")
-def powershell(settings: Settings, words: tuple[str, ...]) -> None:
-    """For PowerShell."""
-    line(POWERSHELL.format(program=PROGRAM, variable=PROGRAM.upper()))
-
-
-for one in (bash, zsh, fish, powershell):
-    completion.add_command(one)
+@click.command("completion")
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def offline_completion(context: click.Context, shell: str) -> None:
+    """Write a script that completes commands in a shell; source it."""
+    root = context.find_root()
+    click.echo(script(shell, root.command, "quorateutl"))

@@ -6,6 +6,7 @@ import click
 
 from quorate.ctl.backup import hashkv, snapshot, version
 from quorate.ctl.certificates import cert
+from quorate.ctl.completion import offline_completion
 from quorate.ctl.import_command import import_command
 from quorate.ctl.offline import defrag, migrate
 
@@ -19,6 +20,7 @@ def main(context: click.Context, write_out: str) -> None:
 
 
 main.add_command(cert)
+main.add_command(offline_completion)
 main.add_command(defrag)
 main.add_command(hashkv)
 main.add_command(import_command)

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
-from quorate.ctl import quoratectl
+from quorate.ctl import quoratectl, quorateutl
 from quorate.ctl.failures import Failure
 from quorate.ctl.settings import Settings
 
@@ -130,3 +131,23 @@ def test_help_loads_no_command_and_no_grpc() -> None:
 
 def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_the_offline_tool_has_completion_scripts_too(shell: str) -> None:
+    written = CliRunner().invoke(quorateutl.main, ["completion", shell])
+    assert written.exit_code == 0
+    assert "_QUORATEUTL_COMPLETE" in written.stdout
+
+
+@pytest.mark.parametrize(
+    ("program", "line", "expected"),
+    [("quoratectl", "quoratectl mem", "member"), ("quorateutl", "quorateutl snapshot res", "restore")],
+)
+def test_a_shell_is_told_how_a_word_goes_on(program: str, line: str, expected: str) -> None:
+    asked = {f"_{program.upper()}_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    start = f"import sys; sys.argv = ['{program}']; from quorate.ctl.{program} import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", start], capture_output=True, text=True, check=True, env=_environment() | asked
+    )
+    assert ran.stdout == f"plain,{expected}\n"
