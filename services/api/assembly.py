@@ -7,6 +7,7 @@ import time
 from random import Random
 from typing import Final
 
+from quorate.api import timing
 from quorate.api.callers import Callers
 from quorate.api.calls import CallLimits, Calls
 from quorate.api.encrypted import TlsPort
@@ -104,8 +105,12 @@ def make_watches(ring: Ring) -> Watches:
 
 def make_listener(config: Config, ring: Ring, calls: Calls, watches: Watches, expiry: Expiry | None = None) -> Listener:
     """gRPC and HTTP/1.1 over the same calls."""
-    server = GrpcServer(calls, limits_of(config))
     metrics = Metrics()
+    if config.metrics == "extensive":
+        timing.add_histograms(calls, metrics.registry)
+    if config.logs_slow_requests:
+        timing.warn_of_slow(calls, config.warning_unary_request_duration / 1000)
+    server = GrpcServer(calls, limits_of(config))
     metrics.before_text = Publisher(metrics, calls.tallies, server).publish
     metrics.registry.register(WatchFigures(watches))
     if expiry is not None:

@@ -37,7 +37,7 @@ BARE_COUNTERS: Final = ("etcd_server_health_success", "etcd_server_health_failur
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # etcd has none, and they double the page
 
-_GRPC_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
+GRPC_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 _PROTOS: Final = (rpc_pb2, v3lock_pb2, v3election_pb2, health_pb2)
 
 
@@ -94,10 +94,10 @@ class Metrics:
         return Gauge(name, text, (label,), registry=self.registry)
 
     def _method_counters(self) -> dict[str, MethodCounters]:
-        started = self._counter("grpc_server_started", "Calls begun.", _GRPC_LABELS)
-        handled = self._counter("grpc_server_handled", "Calls finished.", (*_GRPC_LABELS, "grpc_code"))
-        received = self._counter("grpc_server_msg_received", "Messages received.", _GRPC_LABELS)
-        sent = self._counter("grpc_server_msg_sent", "Messages sent.", _GRPC_LABELS)
+        started = self._counter("grpc_server_started", "Calls begun.", GRPC_LABELS)
+        handled = self._counter("grpc_server_handled", "Calls finished.", (*GRPC_LABELS, "grpc_code"))
+        received = self._counter("grpc_server_msg_received", "Messages received.", GRPC_LABELS)
+        sent = self._counter("grpc_server_msg_sent", "Messages sent.", GRPC_LABELS)
         counters = {}
         for file in _PROTOS:
             for service in file.DESCRIPTOR.services_by_name.values():
@@ -131,6 +131,16 @@ class Metrics:
         for name in BARE_COUNTERS:
             text = text.replace(f"{name}_total", name)
         return text
+
+
+def grpc_types() -> dict[str, str]:
+    """The kind of each method, by its path, as gRPC's metrics name it."""
+    return {
+        f"/{service.full_name}/{method.name}": _grpc_type(method)
+        for file in _PROTOS
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
 
 
 def _grpc_type(method: MethodDescriptor) -> str:

@@ -29,6 +29,8 @@ BATCH_LIMIT_DEFAULT: Final = 10_000
 COMPACTION_BATCH_LIMIT_DEFAULT: Final = 1000
 COMPACTION_SLEEP_MS_DEFAULT: Final = 10
 
+SLOW_REQUEST_MS_DEFAULT: Final = 300
+
 DURATION: Final = "duration"  # on the command line a Go duration such as 1h2m3.5s, here whole milliseconds
 URLS: Final = "urls"  # comma separated, each a scheme://host:port
 WORDS: Final = "words"  # comma separated
@@ -82,7 +84,10 @@ class Member(BaseModel):
     max_learners: Count = flag(1, "Most learner members in the cluster.")
     bootstrap_defrag_threshold_megabytes: Count = flag(0, "Defragment at start when so much is to be freed; 0: never.")
     warning_apply_duration: Duration = flag(100, "An apply that takes longer is logged as slow.")
-    warning_unary_request_duration: Duration = flag(300, "A request that takes longer is logged as slow.")
+    warning_unary_request_duration: Duration = flag(
+        SLOW_REQUEST_MS_DEFAULT,
+        "A request that takes longer is logged as slow, when another limit than the default is given.",
+    )
     watch_progress_notify_interval: Duration = flag(600_000, "Time between progress notifications of an idle watch.")
     downgrade_check_time: Duration = flag(5_000, "Time between two checks of the downgrade state.")
 
@@ -254,6 +259,11 @@ class Config(Quorate, Compatibility, Unsafe, Monitoring, Logging, Compaction, Au
     def hash_cost(self) -> int:
         """Cost of a password hash; as in etcd, the default in place of one that bcrypt does not have."""
         return self.bcrypt_cost if self.bcrypt_cost in HASH_COSTS else HASH_COST_DEFAULT
+
+    @property
+    def logs_slow_requests(self) -> bool:
+        """Only when a limit was given: measuring costs every call something, which etcd's default takes for granted."""
+        return self.warning_unary_request_duration != SLOW_REQUEST_MS_DEFAULT
 
     @property
     def quota_bytes(self) -> int | None:

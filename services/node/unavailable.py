@@ -5,7 +5,6 @@ A feature that arrives takes its lines away; nothing else has to change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from quorate.node.config import Config
@@ -14,7 +13,6 @@ TRACING: Final = "distributed tracing is not available"
 
 NOT_AVAILABLE: Final = {  # attribute -> why, when it has another value than its default
     "enable_pprof": "profiles are not available",
-    "bootstrap_defrag_threshold_megabytes": "defragmentation at the start is not available",
     "enable_distributed_tracing": TRACING,
     "distributed_tracing_address": TRACING,
     "distributed_tracing_service_name": TRACING,
@@ -29,8 +27,6 @@ WITHOUT_EFFECT: Final = {  # attribute -> why another value than the default cha
     "max_wals": "log files are dropped as soon as nobody needs them",
     "backend_bbolt_freelist_type": "the database is SQLite",
     "socket_reuse_address": "it is always set",
-    "warning_apply_duration": "slow applies are not logged one by one; see the apply histogram in /metrics",
-    "warning_unary_request_duration": "slow requests are not logged one by one; see the histograms in /metrics",
     "downgrade_check_time": "a cluster cannot be downgraded",
     "discovery_fallback": "exit is its only value; there is no proxy to fall back to",
     "v2_deprecation": "there is no v2 store",
@@ -47,17 +43,9 @@ def idle(config: Config) -> list[str]:
     ]
 
 
-def _histograms(config: Config) -> str | None:
-    return "--metrics extensive is not available" if config.metrics == "extensive" else None
-
-
-CHECKS: Final[tuple[Callable[[Config], str | None], ...]] = (_histograms,)
-
-
 def refusal(config: Config) -> str | None:
     """The first thing `config` asks for that is not available, as a sentence; None when all of it is."""
     for attribute, reason in NOT_AVAILABLE.items():
         if getattr(config, attribute) != Config.model_fields[attribute].default:
             return f"--{attribute.replace('_', '-')}: {reason}"
-    sentences = (check(config) for check in CHECKS)
-    return next(filter(None, sentences), None)
+    return None

@@ -58,6 +58,7 @@ from quorate.wire.watching import STORAGE_TO_WATCH_HELLO, unpack_history_read
 if TYPE_CHECKING:
     from quorate.storage.stats import Stats
 
+MEBIBYTE: Final = 1024 * 1024
 COMMIT_ROWS: Final = 500  # rows that make a transaction worth its while: one to two milliseconds of writing
 TELL_ENTRIES: Final = 64  # consensus hears of applied entries at least this often, or in the first quiet moment
 COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is replayed after a crash
@@ -87,6 +88,10 @@ class Service:
         )
         self.proposer = Proposer(self.applier, retention, self.corruption, log)
         self.vacuum = Vacuum(state.database)
+        if self.vacuum.request_at_start(settings.bootstrap_defrag_threshold_megabytes * MEBIBYTE):
+            log.info("defragmenting after the start", size_bytes=state.database.size_bytes)
+        self.slow_applies = 0
+        self._slow_apply_s = settings.warning_apply_duration / 1000
         self.is_stopping = False
         self._stats: Stats | None = None
         self.image_to_install: Path | None = None  # set when `run` returned because of it
@@ -364,6 +369,7 @@ class Service:
         assert index == marks.applied_index + 1, f"entry {index} follows {marks.applied_index}"
         self.headers.reach_term(term)
         if kind == EntryKind.BATCH:
+            began = perf_counter()
             member_id = self.headers.member_id
             for chunk in chunks_of(body[ENTRY.size :]):
                 self.applier.index = index
@@ -372,14 +378,21 @@ class Service:
                     self._tell_auth()
                 if chunk.origin.member_id == member_id:
                     self.answers.reply(chunk.origin, chunk.number, results)
+            if (took_s := perf_counter() - began) > self._slow_apply_s:
+                self._tell_slow(index, took_s, len(body))
         marks.applied_index = index
         marks.applied_term = term
+
+    def _tell_slow(self, index: int, took_s: float, size_bytes: int) -> None:
+        self.slow_applies += 1
+        facts = {"took": f"{took_s:.6f}s", "expected-duration": f"{self._slow_apply_s:g}s"}
+        self._log.warn("apply request took too long", **facts, index=index, size_bytes=size_bytes)
 
     def _figures(self) -> bytes:
         if self._stats is None:
             from quorate.storage.stats import Stats  # only where somebody scrapes: it costs memory and start-up time
 
-            self._stats = Stats(self.applier, self.compaction, self.readers, self.vacuum)
+            self._stats = Stats(self.applier, self.compaction, self.readers, self.vacuum, lambda: self.slow_applies)
         return self._stats.render()
 
     # --- images ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -20,11 +20,19 @@ from quorate.storage.vacuum import Vacuum
 class Stats(Collector):
     """Collects from the parts of the running process."""
 
-    def __init__(self, applier: Applier, compaction: Compaction, readers: Readers, vacuum: Vacuum) -> None:
+    def __init__(
+        self,
+        applier: Applier,
+        compaction: Compaction,
+        readers: Readers,
+        vacuum: Vacuum,
+        slow_applies: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._applier = applier
         self._compaction = compaction
         self._readers = readers
         self._vacuum = vacuum
+        self._slow_applies = slow_applies
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -39,6 +47,9 @@ class Stats(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Everything there is now."""
+        yield CounterMetricFamily(
+            "etcd_server_slow_apply", "Entries that took longer to apply than expected.", value=self._slow_applies()
+        )
         yield from self._mvcc()
         yield from self._debugging()
         yield from self._leases_and_alarms()

@@ -17,6 +17,14 @@ class Vacuum:
         self._database = database
         self.is_due = False
 
+    def request_at_start(self, threshold_bytes: int) -> bool:
+        """Begin if at least so much would be given back; 0 means never. Whether it begins."""
+        self._database.measure()
+        free_bytes = self._database.size_bytes - self._database.size_in_use_bytes
+        if threshold_bytes and free_bytes >= threshold_bytes:
+            self.request()
+        return self.is_due
+
     def request(self) -> None:
         """Begin, or go on, until nothing is free."""
         self.is_due = True

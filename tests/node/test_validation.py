@@ -114,16 +114,6 @@ def test_each_setting_without_its_feature_is_refused_by_name(attribute: str) -> 
     assert sentence.startswith(f"--{attribute.replace('_', '-')}: ")
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"metrics": "extensive"},
-    ],
-)
-def test_values_without_their_feature_are_refused(values: dict[str, Any]) -> None:
-    assert unavailable.refusal(Config(**values)) is not None
-
-
 def test_unusual_sizes_are_warned_about() -> None:
     config = Config(name="a", max_request_bytes=11 * 1024 * 1024, quota_backend_bytes=9 * 1024**3)
     assert len(validation.warnings(config)) == 2
@@ -151,7 +141,7 @@ READERS = [
 def test_each_setting_is_read_or_refused_or_said_to_have_no_effect(attribute: str) -> None:
     if attribute in unavailable.NOT_AVAILABLE or attribute in unavailable.WITHOUT_EFFECT:
         return
-    if attribute in ("api_workers", "metrics"):  # read by the launcher; refused by value
+    if attribute == "api_workers":  # read by the launcher
         return
     pattern = re.compile(rf"\.{attribute}\b")
     assert any(pattern.search(path.read_text()) for path in READERS)

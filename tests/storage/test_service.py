@@ -73,6 +73,7 @@ class Ring:
         self.quota_bytes: int | None = None
         self.compaction = ("periodic", "0")
         self.corrupt_check_ms = 0
+        self.defrag_megabytes = 0
         self.start_storage()
         self.consensus = self.neighbour(Address(Part.CONSENSUS))
         self.watch = self.neighbour(Address(Part.WATCH))
@@ -93,6 +94,8 @@ class Ring:
             auto_compaction_retention=self.compaction[1],
             corrupt_check_time=self.corrupt_check_ms,
             compact_hash_check_time=60_000,
+            warning_apply_duration=10_000,
+            bootstrap_defrag_threshold_megabytes=self.defrag_megabytes,
             feature_enabled=lambda _name: False,
         )
         self.state = State(self.directory / "db", 2, 300_000, time.monotonic())
@@ -297,6 +300,35 @@ def test_defragment_gives_free_pages_back_while_everything_goes_on(ring: Ring) -
     assert [(0, 0, b""), (1, 0)] == [(heard[0][2], *heard[0][3][0]), (heard[1][2], heard[1][3][0][0])]
     database = ring.state.database
     assert database.size_bytes == database.size_in_use_bytes < 200_000
+
+
+def test_free_pages_are_given_back_after_a_start_when_there_are_enough(ring: Ring) -> None:
+    for number in range(10):
+        ring.entry(*[put(b"k%d" % number, b"v" * 2000)] * 100)
+    request = rpc_pb2.CompactionRequest(revision=1001, physical=True)
+    ring.entry(pack_command(Op.COMPACT, request.SerializeToString()))
+    ring.results(11)
+    for megabytes, begins in ((0, False), (100, False), (1, True)):
+        ring.stop_storage()
+        ring.defrag_megabytes = megabytes
+        ring.start_storage()
+        assert ring.service.vacuum.is_due == begins
+    ring.start()
+    ring.until(lambda: not ring.service.vacuum.is_due)
+    assert ring.state.database.size_bytes == ring.state.database.size_in_use_bytes
+
+
+def test_an_entry_that_takes_long_is_counted_and_logged(
+    ring: Ring, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring.entry(put(b"a", b"1"))
+    ring.results()
+    assert ring.service.slow_applies == 0
+    monkeypatch.setattr(ring.service, "_slow_apply_s", 0.0)
+    ring.entry(put(b"a", b"2"), number=1)
+    ring.results()
+    assert ring.service.slow_applies == 1
+    assert "apply request took too long" in caplog.text
 
 
 def test_an_image_is_taken_and_another_one_installed_in_its_turn(ring: Ring) -> None:
