@@ -257,8 +257,12 @@ class Calls:
         number = member_id(urls, "", int(time.time()))
         if number in membership.members or number in membership.removed:
             raise CallFailed(errors.MEMBER_EXIST)
-        newcomer = Member(number, tuple(sorted(urls)), is_learner=request.isLearner)
-        kind = ConfChangeKind.ADD_LEARNER if request.isLearner else ConfChangeKind.ADD_VOTER
+        # With a second vote nothing is committed until its member is there, not even that it has one. So the second
+        # voter gets its vote when it has the log, and whoever adds it has the answer at once, as from etcd.
+        is_joining = not request.isLearner and len(membership.conf.voters) == 1
+        newcomer = Member(number, tuple(sorted(urls)), is_learner=request.isLearner, is_joining=is_joining)
+        has_vote = not request.isLearner and not is_joining
+        kind = ConfChangeKind.ADD_VOTER if has_vote else ConfChangeKind.ADD_LEARNER
 
         def is_in(now: Membership) -> bool:
             return number in now.members
@@ -288,9 +292,7 @@ class Calls:
             raise CallFailed(errors.MEMBER_NOT_FOUND)
         if not member.is_learner:
             raise CallFailed(errors.MEMBER_NOT_LEARNER)
-        progress = driver.core.progress()
-        match_index = progress[number].match_index if number in progress else 0
-        if match_index < driver.core.last_index * READY_SHARE:
+        if not self._has_log(number):
             raise CallFailed(errors.LEARNER_NOT_READY)
 
         def votes(now: Membership) -> bool:
@@ -300,6 +302,25 @@ class Calls:
             return rpc.MemberPromoteResponse(header=self.header(), members=self._members())
 
         self.change_conf([ConfChange(ConfChangeKind.ADD_VOTER, number)], b"", votes, response, answer)
+
+    def _has_log(self, number: int) -> bool:
+        """The member has nearly all of the log, as far as its leader knows."""
+        core = self._driver.core
+        progress = core.progress()
+        match_index = progress[number].match_index if number in progress else 0
+        return match_index >= core.last_index * READY_SHARE
+
+    def _give_votes(self) -> None:
+        """The leader gives those who are joining their vote, one after the other."""
+        core = self._driver.core
+        if core.role is not RaftRole.LEADER:
+            return
+        for member in self._driver.membership.members.values():
+            if member.is_joining and self._has_log(member.id):
+                if core.propose_conf_change([ConfChange(ConfChangeKind.ADD_VOTER, member.id)]) is None:
+                    log.info("a member that was added has the log and gets its vote", member_id=f"{member.id:x}")
+                    self._driver.schedule()
+                return
 
     def _update(self, request: rpc.MemberUpdateRequest, answer: Answer) -> None:
         driver = self._driver
@@ -374,6 +395,7 @@ class Calls:
 
     def look(self, now: float) -> None:
         """Looks at what waits, and gives up what nobody waits for any more."""
+        self._give_votes()
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for condition in waiting:

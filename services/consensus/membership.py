@@ -45,6 +45,7 @@ class Member:
     name: str = ""
     client_urls: tuple[str, ...] = ()
     is_learner: bool = False
+    is_joining: bool = False  # a voter for everybody who asks, without a vote until it has the log (see `calls`)
 
     @property
     def is_started(self) -> bool:
@@ -55,6 +56,8 @@ class Member:
         fields: dict[str, Any] = {"id": self.id, "peerURLs": list(self.peer_urls)}
         if self.is_learner:
             fields["isLearner"] = True
+        if self.is_joining:
+            fields["isJoining"] = True
         if self.name:
             fields["name"] = self.name
         if self.client_urls:
@@ -71,6 +74,7 @@ class Member:
                 str(fields.get("name", "")),
                 tuple(map(str, fields.get("clientURLs") or ())),
                 bool(fields.get("isLearner", False)),
+                bool(fields.get("isJoining", False)),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a member: {fields!r}") from error
@@ -106,11 +110,7 @@ class Membership:
             members.setdefault(newcomer.id, newcomer)
         present = conf.members()
         removed = self.removed | (self.conf.members() - present)
-        kept = {
-            number: replace(member, is_learner=number in conf.learners and number not in conf.outgoing)
-            for number, member in members.items()
-            if number not in removed
-        }
+        kept = {number: _placed(member, conf) for number, member in members.items() if number not in removed}
         return replace(self, index=index, conf=conf, members=kept, removed=removed)
 
     def with_attributes(self, index: int, payload: bytes) -> Membership:
@@ -128,6 +128,14 @@ class Membership:
             peer_urls=tuple(fields.get("peerURLs", member.peer_urls)),
         )
         return replace(self, index=index, members={**self.members, member.id: changed})
+
+
+def _placed(member: Member, conf: ConfState) -> Member:
+    """The member with the part it has in `conf`."""
+    has_no_vote = member.id in conf.learners and member.id not in conf.outgoing
+    return replace(
+        member, is_learner=has_no_vote and not member.is_joining, is_joining=has_no_vote and member.is_joining
+    )
 
 
 def pack_newcomer(member: Member) -> bytes:

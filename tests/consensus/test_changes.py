@@ -82,6 +82,30 @@ def test_a_cluster_grows_from_one_to_three_and_shrinks_again() -> None:
     run(scenario())
 
 
+def test_a_second_voter_is_added_at_once_and_gets_its_vote_when_it_is_there() -> None:
+    async def scenario() -> None:
+        async with cluster(["a"]) as whole:
+            first = whole.nodes["a"]
+            await whole.led()
+            own = (await added(first, new_url(whole, "b"))).member.ID
+            listed = await members(first)
+            assert [False, False] == [member.isLearner for member in listed.values()]
+            commands = whole.propose(first, 5)  # who is not there is not needed yet
+            await until(lambda: first.bodies() == commands)
+            third = rpc.MemberAddRequest(peerURLs=["http://127.0.0.1:1"]).SerializeToString()
+            outcome, _body = await first.call(ClusterOp.MEMBER_ADD, third)
+            assert errors.MEMBER_NOT_ENOUGH_STARTED.id == outcome
+            second = join(whole, "b")
+            await until(lambda: second.bodies() == commands)
+            await until(lambda: f'"member_id":"{own:x}"' in first.log_text().partition("gets its vote")[2])
+            commands += whole.propose(second, 5)
+            await until(lambda: first.bodies() == second.bodies() == commands)
+            assert 0 == await outcome_after(first, ClusterOp.MEMBER_ADD, third, errors.UNHEALTHY)
+            assert 3 == len(await members(second))
+
+    run(scenario())
+
+
 def test_a_change_asked_of_a_follower_is_made_by_the_leader() -> None:
     async def scenario() -> None:
         async with cluster(["a", "b", "c"]) as whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_a_member_comes_as_a_learner_is_promoted_and_leaves_for_good() -> None:
     assert 1 in now.members
     now = now.with_conf(9, encode(ConfState((2, 3, 4), (), ())))
     assert ({2, 3, 4}, frozenset({1}), 9) == (set(now.members), now.removed, now.index)
+
+
+def test_one_that_is_joining_is_no_learner_and_has_no_vote_yet() -> None:
+    newcomer = Member(9, ("http://n:1",), is_joining=True)
+    alone = Membership.founded([Member(1, ("http://a:1",))])
+    payload = encode(ConfState((1,), (), (9,)), pack_newcomer(newcomer))
+    added = alone.with_conf(5, payload)
+    assert (added.members[9].is_learner, added.members[9].is_joining) == (False, True)
+    assert membership_from_json(json.loads(json.dumps(membership_json(added)))) == added
+    joint = added.with_conf(6, encode(ConfState((1, 9), (1,), ())))
+    assert (joint.members[9].is_learner, joint.members[9].is_joining) == (False, False)
 
 
 def test_one_that_joins_does_not_take_itself_for_removed_while_it_reads_old_configurations() -> None:
