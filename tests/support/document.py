@@ -1,0 +1,170 @@
+"""The commands of a document, run as they stand there but for ports and programs: what the reader would type.
+
+A block of `sh` that begins with `quorate --` is a node in a terminal of its own: it is started, and is ready before the
+next block that is not one. Any other is run to its end, and what it says has to be what the block of `text` behind it
+shows, in which `…` stands for anything within a line. A block of `yaml` whose first line is `# name` is that file.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench import processes, servers
+from bench.servers import free_ports
+from tests.conformance.clients import etcdctls
+from tests.support.cluster import wait_until
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+OPERATIONS: Final = ROOT / "docs" / "operations.md"
+PROGRAMS: Final = {
+    "quorate": "from quorate.node.launch import main; main()",
+    "quoratectl": "from quorate.ctl.quoratectl import main; main()",
+    "quorateutl": "from quorate.ctl.quorateutl import main; main()",
+}
+READY: Final = "ready to serve client requests"
+READY_WITHIN_S: Final = 90.0
+BLOCK_S_MAX: Final = 300
+
+
+@dataclass(frozen=True)
+class Block:
+    """What stands between two fences."""
+
+    language: str
+    text: str
+
+    @property
+    def is_node(self) -> bool:
+        return self.language == "sh" and self.text.startswith("quorate --")
+
+
+def blocks(heading: str, level: int = 2) -> list[Block]:
+    """The blocks below a heading, in their order."""
+    mark = "#" * level
+    section = OPERATIONS.read_text().split(f"\n{mark} {heading}\n")[1]
+    section = re.split(rf"^#{{1,{level}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)]
+
+
+def headings(section: str) -> list[str]:
+    """The headings of the third level in a section of the second."""
+    text = OPERATIONS.read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"^### (.*)$", text, re.MULTILINE)
+
+
+class Shell:
+    """A directory in which blocks are run, with the programs by their names and ports of its own."""
+
+    def __init__(self, directory: Path, environment: dict[str, str] | None = None) -> None:
+        self.directory = directory
+        self.mark = processes.new_mark()
+        self._nodes: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self._ports: dict[str, str] = {}
+        programs = directory / "bin"
+        programs.mkdir()
+        for name, code in PROGRAMS.items():
+            program = programs / name
+            program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{code}" "$@"\n')
+            program.chmod(0o755)
+        if etcdctls():
+            (programs / "etcdctl").symlink_to(next(iter(etcdctls().values())))
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        own = {**servers.quorate().environment, "PATH": path, processes.MARK: self.mark}
+        self._environment = {**os.environ, **own, **(environment or {})}
+
+    def run(self, text: str) -> str:
+        """Run to the end, which has to be a good one; what it says."""
+        done = subprocess.run(
+            ["/bin/sh", "-euc", self.placed(text)],
+            cwd=self.directory,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=BLOCK_S_MAX,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def start(self, text: str) -> None:
+        """Run until the end of the shell."""
+        log = self.directory / f"node{len(self._nodes)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["/bin/sh", "-euc", f"exec {self.placed(text)}"],
+                cwd=self.directory,
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._nodes.append((process, log))
+
+    def wait_ready(self) -> None:
+        """Return when every node serves."""
+        for process, log in self._nodes:
+            wait_until(lambda: READY in log.read_text() or process.poll() is not None, "a node serves", READY_WITHIN_S)  # noqa: B023
+            assert process.poll() is None, log.read_text()
+
+    def write(self, text: str) -> None:
+        """Write the file that a block of yaml is."""
+        name = text.partition("\n")[0].removeprefix("# ")
+        (self.directory / name).write_text(self.placed(text))
+
+    def placed(self, text: str) -> str:
+        """The same at the ports of this shell."""
+        return re.sub(r"127\.0\.0\.1:(\d+)", lambda match: f"127.0.0.1:{self._port(match[1])}", text)
+
+    def play(self, story: list[Block]) -> None:
+        """Do what the blocks say, one after the other, and compare."""
+        said = ""
+        for block in story:
+            if block.is_node:
+                self.start(block.text)
+            elif block.language == "sh":
+                self.wait_ready()
+                said = self.run(block.text)
+            elif block.language == "yaml":
+                self.write(block.text)
+            elif block.language == "text":
+                assert is_shown(said, self.placed(block.text)), f"{said}\nis not\n{block.text}"
+
+    def close(self) -> None:
+        for process, _ in self._nodes:
+            if process.poll() is None:
+                process.terminate()
+        for process, _ in self._nodes:
+            processes.end(process, self.mark)
+
+    def _port(self, named: str) -> str:
+        if named not in self._ports:
+            self._ports[named] = str(free_ports(1)[0])
+        return self._ports[named]
+
+
+@contextmanager
+def shell(directory: Path, environment: dict[str, str] | None = None) -> Iterator[Shell]:
+    """A shell whose nodes are ended afterwards; their logs are printed when something failed."""
+    opened = Shell(directory, environment)
+    try:
+        yield opened
+    except BaseException:
+        for log in sorted(directory.glob("node*.log")):
+            print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
+        raise
+    finally:
+        opened.close()
+
+
+def is_shown(said: str, text: str) -> bool:
+    """What was said is what the document shows, but for the line's end of what has none."""
+    pattern = r"[^\n]*".join(map(re.escape, text.rstrip().split("…")))
+    return re.fullmatch(pattern, said.rstrip()) is not None
