@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from quorate.api import assembly
+from quorate.api import assembly, tracing
 from quorate.api.ring import Ring
 from quorate.node import lifecycle
 from quorate.node.config import Config
@@ -26,6 +26,7 @@ async def main(config: Config) -> None:
     expiry = assembly.client_expiry(config)
     watches = assembly.make_watches(ring)
     calls = assembly.make_calls(config, ring, watches)
+    last_spans = tracing.trace(calls, config) if config.enable_distributed_tracing else None
     listener = assembly.make_listener(config, ring, calls, watches, expiry)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -43,6 +44,8 @@ async def main(config: Config) -> None:
         await listener.close(GRACE_S)
     finally:
         ring.close()
+        if last_spans is not None:
+            await asyncio.to_thread(last_spans)
 
 
 if __name__ == "__main__":

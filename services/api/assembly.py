@@ -118,7 +118,10 @@ def make_listener(config: Config, ring: Ring, calls: Calls, watches: Watches, ex
     message_bytes_max = config.max_request_bytes + GRPC_OVERHEAD_BYTES
     gateway = Gateway(calls, message_bytes_max) if config.enable_grpc_gateway else None
     fellows = Fellows(ring, lifecycle.worker_number(), config.api_workers, metrics.text)
-    pages = make_pages(calls, ThisNode(ring, calls, fellows), metrics, message_bytes_max, config.enable_grpc_gateway)
+    this_node = ThisNode(ring, calls, fellows)
+    pages = make_pages(
+        calls, this_node, metrics, message_bytes_max, config.enable_grpc_gateway, with_profiles=config.enable_pprof
+    )
     front = Front(gateway, pages, config.cors, config.host_whitelist, lambda: calls.callers.state.enabled)
     return Listener(server, HttpServer(front), HttpServer(MetricsFront(pages)))
 

@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from quorate.api import debug, health, openapi, rest
+from quorate.api import debug, health, openapi, profiles, rest
 from quorate.api.asgi import BodyTooLarge
 from quorate.api.calling import Calls, Failed
 from quorate.api.gateway_answers import error_body
@@ -25,7 +25,14 @@ from quorate.api.versions import router as versions_router
 from quorate.wire.errors import Code, http_status
 
 
-def make_pages(calls: Calls, node: NodeView, metrics: Metrics, message_bytes_max: int, gateway: bool = True) -> FastAPI:
+def make_pages(
+    calls: Calls,
+    node: NodeView,
+    metrics: Metrics,
+    message_bytes_max: int,
+    gateway: bool = True,
+    with_profiles: bool = False,
+) -> FastAPI:
     """The application; without `gateway` its paths are not documented."""
     pages = FastAPIOffline(
         docs_url="/docs",
@@ -40,6 +47,8 @@ def make_pages(calls: Calls, node: NodeView, metrics: Metrics, message_bytes_max
     pages.include_router(versions_router(node))
     pages.include_router(metrics_router(node, metrics))
     pages.include_router(debug.router(node))
+    if with_profiles:
+        pages.include_router(profiles.router())
     pages.add_exception_handler(HTTPException, _as_go_does)
     pages.add_exception_handler(RequestValidationError, _as_the_gateway_does)
     for failure in (Failed, rest.PreconditionFailed, BodyTooLarge):

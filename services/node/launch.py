@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from quorate.node import config as configuration
-from quorate.node import flags, logs, settings, unavailable, validation
+from quorate.node import flags, idle, logs, settings, validation
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
 from quorate.node.places import (
@@ -90,9 +90,6 @@ def _settings(line: flags.CommandLine) -> Config:
         found = settings.gather(line, os.environ)
         config = found.config()
         validation.check(config)
-        reason = unavailable.refusal(config)
-        if reason is not None:
-            raise validation.Invalid(reason)
     except settings.Conflict as conflict:
         log.fatal(str(conflict), **{"environment-variable": conflict.variable})
         sys.exit(EXIT_ERROR)
@@ -103,7 +100,7 @@ def _settings(line: flags.CommandLine) -> Config:
     log.info("starting", args=sys.argv, version=release())
     for note in found.notes:
         getattr(log, note.level)(note.message, **note.fields)
-    for warning in [*validation.warnings(config), *unavailable.idle(config)]:
+    for warning in [*validation.warnings(config), *idle.sentences(config)]:
         log.warn(warning)
     for sentence, name, url in validation.ignored_certificates(config):
         log.warn(sentence, **{name: url})

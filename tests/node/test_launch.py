@@ -253,7 +253,6 @@ def test_unknown_flag_prints_the_usage_and_exits_with_2(start: Start) -> None:
     [
         (["member"], {}, "failed to verify flags", '"member" is not a valid flag'),
         (["--election-timeout=1"], {}, "failed to verify flags", "should be at least as 5 times"),
-        (["--enable-pprof"], {}, "failed to verify flags", "profiles are not available"),
         ([], {"ETCD_DATA_DIR": "x"}, "conflicting environment variable is shadowed", ""),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quorate.node import unavailable, validation
+from quorate.node import idle, validation
 from quorate.node.config import Config
 from quorate.node.validation import Invalid
 
@@ -100,18 +100,8 @@ def test_senseless_settings_are_refused_in_etcds_words(values: dict[str, Any], m
     assert message == str(caught.value)
 
 
-def test_defaults_are_valid_and_available() -> None:
+def test_defaults_are_valid() -> None:
     validation.check(Config())
-    assert unavailable.refusal(Config()) is None
-
-
-@pytest.mark.parametrize("attribute", list(unavailable.NOT_AVAILABLE))
-def test_each_setting_without_its_feature_is_refused_by_name(attribute: str) -> None:
-    default = Config.model_fields[attribute].default
-    other: Any = {bool: True, int: 7, str: "x", list: ["x"]}[type(default)]
-    sentence = unavailable.refusal(Config.model_validate({attribute: other}))
-    assert sentence is not None
-    assert sentence.startswith(f"--{attribute.replace('_', '-')}: ")
 
 
 def test_unusual_sizes_are_warned_about() -> None:
@@ -126,7 +116,7 @@ def test_a_cost_that_bcrypt_does_not_have_is_replaced_by_the_default(given: int,
     assert len(validation.warnings(config)) == (given != used)
 
 
-SERVICES = Path(unavailable.__file__).parent.parent
+SERVICES = Path(idle.__file__).parent.parent
 READERS = [
     *(
         path
@@ -138,8 +128,8 @@ READERS = [
 
 
 @pytest.mark.parametrize("attribute", list(Config.model_fields))
-def test_each_setting_is_read_or_refused_or_said_to_have_no_effect(attribute: str) -> None:
-    if attribute in unavailable.NOT_AVAILABLE or attribute in unavailable.WITHOUT_EFFECT:
+def test_each_setting_is_read_or_said_to_have_no_effect(attribute: str) -> None:
+    if attribute in idle.WITHOUT_EFFECT:
         return
     if attribute == "api_workers":  # read by the launcher
         return
@@ -148,8 +138,8 @@ def test_each_setting_is_read_or_refused_or_said_to_have_no_effect(attribute: st
 
 
 def test_changed_setting_without_effect_is_named_with_its_reason() -> None:
-    assert unavailable.idle(Config()) == []
-    assert unavailable.idle(Config(max_wals=3)) == [
+    assert idle.sentences(Config()) == []
+    assert idle.sentences(Config(max_wals=3)) == [
         "--max-wals has no effect: log files are dropped as soon as nobody needs them"
     ]
 
