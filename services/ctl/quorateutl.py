@@ -1,4 +1,4 @@
-"""`quorateutl`: the commands that need no running node."""
+"""`quorateutl`: the commands that work on files, and the import from another cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quorate.ctl.offline import defrag, migrate
 @click.option("-w", "--write-out", default="simple", show_default=True, help="simple, json, fields or table.")
 @click.pass_context
 def main(context: click.Context, write_out: str) -> None:
-    """Administrative commands that work on files, not on a running node."""
+    """Administrative commands that work on files, and the way from another cluster into this one."""
     context.obj = {"write_out": write_out}
 
 

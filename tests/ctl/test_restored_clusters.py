@@ -8,10 +8,13 @@ from click.testing import CliRunner, Result
 
 from bench import servers
 from bench.servers import Cluster, Node
-from quorate.client import Client, CompactedError, methods
+from quorate.client import Client, CompactedError, EtcdError, methods
+from quorate.client.txn import Txn, put
 from quorate.ctl import quoratectl
 from quorate.ctl.quorateutl import main
 from quorate.proto import rpc_pb2 as rpc
+from quorate.proto.auth_pb2 import Permission
+from tests.ctl.importing import etcds
 from tests.support.cluster import product_cluster
 
 
@@ -42,12 +45,10 @@ def restored_as(node: Node, image: Path, *flags: str) -> Result:
     return run("snapshot", "restore", image, *(word for name in names for word in (name, own[name])), *flags)
 
 
-@pytest.fixture(params=["quorate", "etcd"])
+@pytest.fixture(params=[servers.quorate(), *etcds()], ids=lambda product: f"{product.name}-{product.version[:6]}")
 def product(request: pytest.FixtureRequest) -> servers.Product:
-    try:
-        return servers.product(request.param)
-    except servers.NotInstalledError as missing:
-        pytest.skip(str(missing))
+    chosen: servers.Product = request.param
+    return chosen
 
 
 def new_cluster(size: int = 1) -> Cluster:
@@ -83,9 +84,60 @@ def test_an_image_becomes_a_cluster_with_the_same_keys_history_and_leases(
             client.put("k1", "new")
 
 
-def test_a_bumped_revision_makes_watchers_read_again(tmp_path: Path) -> None:
+def test_users_roles_passwords_and_many_revisions_come_along(product: servers.Product, tmp_path: Path) -> None:
+    image, rounds = tmp_path / "image.db", 40
+    with product_cluster(product) as old, Client(old.endpoints) as client:
+        for number in range(rounds):
+            client.commit(Txn().then(*(put(f"k{key}", f"{number}") for key in range(100))))
+        client.delete("k7")
+        end = client.get("k1").header.revision
+        for user, role in (("root", "root"), ("alice", "app")):
+            client.call(methods.ROLE_ADD, rpc.AuthRoleAddRequest(name=role))
+            client.call(methods.USER_ADD, rpc.AuthUserAddRequest(name=user, password=f"{user}'s"))
+            client.call(methods.USER_GRANT_ROLE, rpc.AuthUserGrantRoleRequest(user=user, role=role))
+        permission = Permission(permType=Permission.READ, key=b"k1", range_end=b"k2")
+        client.call(methods.ROLE_GRANT_PERMISSION, rpc.AuthRoleGrantPermissionRequest(name="app", perm=permission))
+        save(old.nodes[0], image)
+    refused_when_altered(image, tmp_path / "altered")
+    with new_cluster() as cluster:
+        made = restored_as(cluster.nodes[0], image)
+        assert made.exit_code == 0, made.output
+        cluster.start()
+        with Client(cluster.endpoints) as client:
+            for number in (0, rounds // 2, rounds - 1):
+                then = client.get_prefix("k", revision=end - rounds + number)
+                assert {kv.value for kv in then.kvs} == {b"%d" % number}
+            client.call(methods.AUTH_ENABLE, rpc.AuthEnableRequest())
+        with Client(cluster.endpoints, user="alice", password="alice's") as alice:
+            assert alice.get("k1").kvs[0].version == rounds
+            with pytest.raises(EtcdError, match="permission denied"):
+                alice.get("k2")
+        with Client(cluster.endpoints, user="root", password="root's") as root:
+            assert root.call(methods.USER_LIST, rpc.AuthUserListRequest()).users == ["alice", "root"]
+
+
+def refused_when_altered(image: Path, directory: Path) -> None:
+    whole = image.read_bytes()
+    altered = bytearray(whole)
+    altered[len(whole) // 2] ^= 1
+    other = image.with_name("altered.db")
+    for content, text in (
+        (bytes(altered), "expected sha256 ["),
+        (whole[: len(whole) // 2 // 4096 * 4096], "snapshot missing hash"),
+        (whole[:-32], "snapshot missing hash"),
+        (whole[:-4096], "expected sha256 ["),
+    ):
+        other.write_bytes(content)
+        refused = run("snapshot", "restore", other, "--data-dir", directory)
+        assert (1, True) == (refused.exit_code, text in refused.output), refused.output
+        assert not (directory / "member").exists()
+    other.write_bytes(whole[:-32])
+    assert run("snapshot", "restore", other, "--data-dir", directory, "--skip-hash-check").exit_code == 0
+
+
+def test_a_bumped_revision_makes_watchers_read_again(product: servers.Product, tmp_path: Path) -> None:
     image = tmp_path / "image.db"
-    with product_cluster(servers.quorate()) as old, Client(old.endpoints) as client:
+    with product_cluster(product) as old, Client(old.endpoints) as client:
         revision = fill(client)
         save(old.nodes[0], image)
     with new_cluster() as cluster:
