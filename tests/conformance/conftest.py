@@ -1,11 +1,13 @@
 """The servers under test: Quorate always, real etcd where it is installed."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from bench import servers
 from tests.support.cluster import product_cluster
+from tests.support.rpc import Caller, calling
 
 
 def etcd_or_skip() -> servers.Product:
@@ -23,6 +25,16 @@ def etcd_or_skip() -> servers.Product:
 def product(request: pytest.FixtureRequest) -> servers.Product:
     """The server a test runs against."""
     return servers.quorate() if request.param == "quorate" else etcd_or_skip()
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[tuple[Caller, Caller]]:
+    """Callers of an etcd and of a Quorate, both new."""
+    products = (etcd_or_skip(), servers.quorate())
+    with ExitStack() as stack:
+        clusters = [stack.enter_context(product_cluster(product, 1, "--bcrypt-cost=4")) for product in products]
+        etcd, ours = (stack.enter_context(calling(cluster.nodes[0].endpoint)) for cluster in clusters)
+        yield etcd, ours
 
 
 @pytest.fixture(scope="module")

@@ -3,30 +3,23 @@
 `SAME_ANSWERS_SEEDS=200` tries more; a failure names its seed, and `SAME_ANSWERS_SEED=n` tries that one alone.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack
 from random import Random
 from typing import Any, Final
 
 import grpc
 import pytest
 
-from bench import servers
 from quorate.proto import rpc_pb2 as rpc
 from quorate.wire import errors
 from quorate.wire.errors import Code
 from tests.conformance.auth_requests import AuthRequests
+from tests.conformance.beside import SEEDS, TTL_SLACK_S, clear, revision_of
 from tests.conformance.requests import Request, Requests
-from tests.support.cluster import product_cluster
-from tests.support.rpc import Caller, calling, refusal
+from tests.support.rpc import Caller, refusal
 
-SEEDS: Final = int(os.environ.get("SAME_ANSWERS_SEEDS", "12"))
-ALONE: Final = os.environ.get("SAME_ANSWERS_SEED")
 REQUESTS: Final = 150
 WATCHES: Final = 6
 END: Final = b"zz"  # behind every other key but the last
-TTL_SLACK_S: Final = 20
 STRICTER: Final = ("KV/Compact", "Auth/AuthStatus", "Lease/")  # we as 3.6 ask for rights where 3.5.1 does not
 FOUNDATION: Final[tuple[Request, ...]] = (
     ("Auth/RoleAdd", rpc.AuthRoleAddRequest(name="root")),
@@ -44,22 +37,7 @@ CHECKED: Final = [
 ]
 
 
-@pytest.fixture(scope="module")
-def both() -> Iterator[tuple[Caller, Caller]]:
-    """Callers of an etcd and of a Quorate, both new."""
-    try:
-        etcd = servers.etcd()
-    except servers.NotInstalledError as reason:
-        pytest.skip(str(reason))
-    with ExitStack() as stack:
-        callers = []
-        for product in (etcd, servers.quorate()):
-            cluster = stack.enter_context(product_cluster(product, 1, "--bcrypt-cost=4"))
-            callers.append(stack.enter_context(calling(cluster.nodes[0].endpoint)))
-        yield callers[0], callers[1]
-
-
-@pytest.mark.parametrize("seed", [int(ALONE)] if ALONE else range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_answer_is_etcds(both: tuple[Caller, Caller], seed: int) -> None:
     rng = Random(seed)
     requests = Requests(rng, revision_of(both[0]))
@@ -85,7 +63,7 @@ def test_every_answer_is_etcds(both: tuple[Caller, Caller], seed: int) -> None:
     assert hashes[0].hash == hashes[1].hash, f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", [int(ALONE)] if ALONE else range(SEEDS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_right_is_etcds(both: tuple[Caller, Caller], seed: int) -> None:
     rng = Random(seed)
     users = AuthRequests(rng)
@@ -136,17 +114,6 @@ def disable(caller: Caller) -> None:
         caller.unary("Auth/RoleDelete", rpc.AuthRoleDeleteRequest(role=role))
 
 
-def revision_of(caller: Caller) -> int:
-    return int(caller.unary("KV/Range", rpc.RangeRequest(key=b"\0")).header.revision)
-
-
-def clear(caller: Caller) -> None:
-    """Neither keys nor leases; the revision goes on."""
-    caller.unary("KV/DeleteRange", rpc.DeleteRangeRequest(key=b"\0", range_end=b"\0"))
-    for lease in caller.unary("Lease/LeaseLeases", rpc.LeaseLeasesRequest()).leases:
-        caller.unary("Lease/LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease.ID))
-
-
 def answer(caller: Caller, name: str, request: Any) -> Any:
     """What can be compared: code and text of an error, or the answer without what differs between clusters."""
     try:
@@ -155,7 +122,7 @@ def answer(caller: Caller, name: str, request: Any) -> Any:
         return refusal(error)
     strip(response)
     if isinstance(response, rpc.LeaseTimeToLiveResponse) and response.TTL > 0:
-        response.TTL = (response.TTL + TTL_SLACK_S) // 1000  # time passes between the servers
+        response.TTL = (response.TTL + TTL_SLACK_S) // 1000
         response.keys.sort()
     if isinstance(response, rpc.LeaseLeasesResponse):
         response.leases.sort(key=lambda lease: lease.ID)

@@ -42,6 +42,7 @@ class Caller:
             self.channel = grpc.insecure_channel(endpoint, options=options)
         else:
             self.channel = grpc.secure_channel(endpoint, credentials, options=options)
+        self.endpoint = endpoint
         self.metadata = metadata
 
     def unary(self, name: str, request: Message, timeout_s: float = TIMEOUT_S) -> Any:
