@@ -117,8 +117,8 @@ async def promote(field: Battlefield, node: Member, member: int) -> None:
     request = rpc_pb2.MemberPromoteRequest(ID=member)
     while not await _until_done(field, others, "Cluster/MemberPromote", request):
         listed = await _members(field, others)
-        if listed is not None and not listed.get(member, True):
-            return
+        if listed is not None and not listed.get(member, False):
+            return  # it votes already, or somebody removed it
 
 
 async def _add(field: Battlefield, others: list[Member], url: str, learner: bool) -> int:

@@ -125,7 +125,7 @@ async def _break(ground: Battlefield, seconds: float, faults: Counter[str]) -> N
             ground.note(f"left out: {fault.name}, as {fault.need(ground)}")
     lanes = draw(ground.seed, seconds, possible)
     began = asyncio.get_running_loop().time()
-    under_way: set[str] = set()
+    under_way: list[str] = []
     try:
         async with asyncio.timeout(seconds + FAULTS_END_WITHIN_S), asyncio.TaskGroup() as group:
             for lane in lanes:
@@ -135,7 +135,7 @@ async def _break(ground: Battlefield, seconds: float, faults: Counter[str]) -> N
 
 
 async def _lane(
-    ground: Battlefield, lane: list[Planned], when: tuple[float, float], faults: Counter[str], under_way: set[str]
+    ground: Battlefield, lane: list[Planned], when: tuple[float, float], faults: Counter[str], under_way: list[str]
 ) -> None:
     """Fault after fault; on a slow machine the last ones do not come any more."""
     loop = asyncio.get_running_loop()
@@ -144,10 +144,10 @@ async def _lane(
         await asyncio.sleep(began + planned.begins - loop.time())
         if loop.time() > ends:
             return
-        under_way.add(planned.fault.name)
+        under_way.append(planned.fault.name)
         if await _one(ground, planned.fault, random.Random(planned.seed), planned.seconds):
             faults[planned.fault.name] += 1
-        under_way.discard(planned.fault.name)
+        under_way.remove(planned.fault.name)
 
 
 async def _one(ground: Battlefield, fault: Fault, dice: random.Random, seconds: float) -> bool:
