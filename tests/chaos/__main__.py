@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import time
 import traceback
@@ -27,6 +28,8 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=0, help="1, 3 or 5; 0: drawn, mostly 3")
     parser.add_argument("--sum", type=Path, nargs="?", const=FIGURES, help="add up a file of figures instead")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background, where it is ignored otherwise
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # nothing is left behind
     if arguments.sum is not None:
         print(json.dumps(summed(arguments.sum), indent=1))
         return 0

@@ -16,7 +16,7 @@ from bench import servers
 from tests.chaos.cluster import Battlefield
 from tests.chaos.watchers import joined
 from tests.checking.checker import check
-from tests.checking.history import Change, Fate, Operation
+from tests.checking.history import Change, Fate, Operation, Txn
 from tests.checking.leases import Fenced, Holding, Leasing, check_leases, check_locks
 from tests.checking.watches import Log, Watching, check_watch
 
@@ -33,6 +33,7 @@ class History:
 
     operations: list[Operation]
     leased: list[Operation]
+    txns: list[Txn]
     leasings: list[Leasing]
     holdings: list[Holding]
     fences: list[Fenced]
@@ -43,7 +44,7 @@ class History:
 
     def violations(self) -> Iterable[str]:
         """By rule; each list is short."""
-        yield from check([*self.operations, *self.leased], self.log, self.ended())
+        yield from check([*self.operations, *self.leased], self.log, self.ended(), self.txns)
         yield from check_leases(self.leasings, self.log, self.seen_ns)
         yield from check_locks(self.holdings, self.fences, self.log)
         log = Log(self.log)
@@ -81,6 +82,7 @@ class Record:
         history = History(
             [op for client in clients.registers for op in client.operations],
             [op for tenant in tenants for op in tenant.operations],
+            [txn for client in clients.registers for txn in client.txns],
             [leasing for tenant in tenants for leasing in tenant.leasings],
             [holding for locker in clients.lockers for holding in locker.holdings],
             [fence for locker in clients.lockers for fence in locker.fences],
@@ -122,7 +124,7 @@ class Record:
             "seed": self.seed,
             "nodes": self.size,
             "seconds": round(self.lasted, 1),
-            "operations": len(history.operations) + len(history.leased),
+            "operations": len(history.operations) + len(history.leased) + len(history.txns),
             "served_per_s": round(self.served / self.lasted),
             "unknown": fates[Fate.UNKNOWN.name],
             "changes": len(history.log),

@@ -12,7 +12,7 @@ from quorate.proto import kv_pb2, rpc_pb2
 from tests.chaos.calls import AsyncCaller, refusal
 from tests.chaos.cluster import Member
 from tests.chaos.crowd import Crowd, surely_without_effect
-from tests.checking.history import Fate, Kind, Operation
+from tests.checking.history import Fate, Kind, Operation, Txn
 
 PREFIX: Final = b"key/"
 PREFIX_END: Final = b"key0"
@@ -20,7 +20,7 @@ KEYS: Final = 12
 VALUE_BYTES_MAX: Final = 3000
 MIX: Final = (
     ("put", 30), ("get", 18), ("swap", 18), ("stale get", 10), ("delete", 6), ("several puts", 8), ("list", 4),
-    ("get in the past", 6),
+    ("get in the past", 6), ("transaction", 8),
 )  # fmt: skip
 
 
@@ -29,6 +29,7 @@ class Registers:
 
     def __init__(self, crowd: Crowd, number: int, node: Member, caller: AsyncCaller, timeout_s: float) -> None:
         self.operations: list[Operation] = []
+        self.txns: list[Txn] = []
         self._crowd = crowd
         self._number = number
         self._node = node
@@ -65,6 +66,8 @@ class Registers:
                 await self._write([(Kind.CAS, key, self._value(0))])
             case "list":
                 await self._list()
+            case "transaction":
+                await self._transaction()
             case "get in the past":
                 await self._get(Kind.PAST_GET, key, max(2, self._seen_revision - self._dice.randrange(200)))
             case _:
@@ -138,12 +141,69 @@ class Registers:
             revision = answer.header.revision
             self._note(Kind.GET, key, b"", 0, invoked, returned, Fate.DONE, revision, False, *seen)
 
+    async def _transaction(self) -> None:
+        """Compare some keys, change others if all stand where they were seen, and read the rest."""
+        compared, changed = (self._dice.sample(self._keys, self._dice.randrange(1, 3)) for _ in range(2))
+        reads = tuple(key for key in self._dice.sample(self._keys, 3) if key not in changed)
+        writes = tuple(
+            (key, self._value(n) if n or self._dice.random() < 0.8 else None) for n, key in enumerate(changed)
+        )
+        compares = tuple((key, self._known.get(key, 0)) for key in compared)
+        invoked = time.monotonic_ns()
+        txn = Txn(self._number, compares, writes, reads, invoked, 0, Fate.UNKNOWN)
+        try:
+            answer = await self._call("KV/Txn", _request(txn))
+        except grpc.RpcError as error:
+            fate = Fate.REFUSED if surely_without_effect(refusal(error)) else Fate.UNKNOWN
+            self.txns.append(txn._replace(returned_ns=time.monotonic_ns(), fate=fate))
+            raise
+        returned = time.monotonic_ns()
+        parts = answer.responses[len(writes) :] if answer.succeeded else answer.responses
+        seen = tuple(_seen(part.response_range) for part in parts)
+        did = answer.succeeded and any(
+            value is not None or part.response_delete_range.deleted
+            for (_, value), part in zip(writes, answer.responses, strict=False)
+        )
+        revision = answer.header.revision
+        self.txns.append(
+            txn._replace(
+                returned_ns=returned,
+                fate=Fate.DONE,
+                revision=revision,
+                succeeded=answer.succeeded,
+                seen=seen,
+                changed=did,
+            )
+        )
+        for key, (_, modified) in zip(reads, seen, strict=True):
+            self._known[key] = modified
+        for key, value in writes if answer.succeeded else ():
+            self._known[key] = revision if value is not None else 0
+
     async def _call(self, name: str, request: Any) -> Any:
         return await self._caller.unary(name, request, self._timeout_s)
 
     def _note(self, *columns: Any) -> None:
         """A member that was started again may be behind what a broken connection to it has told."""
         self.operations.append(Operation(self._number * 100_000 + self._node.lives, *columns))
+
+
+def _request(txn: Txn) -> rpc_pb2.TxnRequest:
+    reads = [rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key)) for key in txn.reads]
+    writes = [
+        rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=key))
+        if value is None
+        else _put(key, value)
+        for key, value in txn.writes
+    ]
+    compares = [
+        rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.MOD, mod_revision=modified) for key, modified in txn.compares
+    ]
+    return rpc_pb2.TxnRequest(compare=compares, success=[*writes, *reads], failure=reads)
+
+
+def _seen(answer: rpc_pb2.RangeResponse) -> tuple[bytes | None, int]:
+    return (answer.kvs[0].value, answer.kvs[0].mod_revision) if answer.kvs else (None, 0)
 
 
 def _put(key: bytes, value: bytes) -> rpc_pb2.RequestOp:
