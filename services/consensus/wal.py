@@ -106,7 +106,7 @@ class Wal:
         fsync: bool = True,
         keep_kinds: frozenset[int] = frozenset(),
     ) -> Wal:
-        """Opens the log in `directory`, cutting off a last write that did not complete.
+        """Opens the log in `directory`, cutting off a last write that did not complete. What is left is durable.
 
         Raises DamagedLog if anything that was acknowledged is not intact, DirectoryInUse if another process has it.
         """
@@ -115,6 +115,7 @@ class Wal:
             wal = cls(directory, SegmentStore(directory, segment_bytes), lock, 0, 0)
             wal._set_sync(fsync)
             wal._read(segment_paths(directory), keep_kinds)
+            wal.sync(wal._segments[wal._seq].descriptor)  # the process before may have ended between write and sync
         except BaseException:
             os.close(lock)
             raise

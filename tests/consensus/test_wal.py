@@ -55,6 +55,19 @@ def test_a_restart_finds_entries_and_hard_state(tmp_path: Path) -> None:
     wal.close()
 
 
+def test_what_a_killed_process_wrote_is_durable_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 1), HardState(1, 9, 0))
+    crash(wal)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    wal = Wal.recover(tmp_path, SEGMENT_BYTES)
+    assert segment_paths(tmp_path)[-1].stat().st_ino in synced
+    wal.abandon()
+
+
 def test_a_replaced_tail_stays_replaced_also_across_segments(tmp_path: Path) -> None:
     wal = create(tmp_path)
     for index in range(1, 40):

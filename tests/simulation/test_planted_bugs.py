@@ -170,7 +170,7 @@ PLANTED: list[tuple[Plant, tuple[str, ...]]] = [
     (confirms_reads_without_asking, ()),
     (takes_any_late_answer_for_a_confirmation, ()),
     (serves_reads_before_the_no_op_is_committed, ()),
-    (answers_followers_without_a_quorum, ()),
+    (answers_followers_without_a_quorum, ("partition",)),
     (votes_for_incomplete_logs, ()),
     (votes_twice_in_a_term, ()),
     (replaces_entries_that_are_equal, ()),
