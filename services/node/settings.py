@@ -235,14 +235,32 @@ def _take_security(section: str, value: object, settings: Settings) -> None:
                 settings.values[FLAGS[name].attribute] = _file_value(name, WORDS, inner)
 
 
-def _take_discovery(value: object, settings: Settings) -> None:
-    if not isinstance(value, dict):
+_DISCOVERY_KEYS: Final = {  # place below discovery-config -> the flag it stands for
+    ("token",): "discovery-token",
+    ("client", "endpoints"): "discovery-endpoints",
+    ("client", "dial-timeout"): "discovery-dial-timeout",
+    ("client", "request-timeout"): "discovery-request-timeout",
+    ("client", "keepalive-time"): "discovery-keepalive-time",
+    ("client", "keepalive-timeout"): "discovery-keepalive-timeout",
+    ("client", "secure", "cert"): "discovery-cert",
+    ("client", "secure", "key"): "discovery-key",
+    ("client", "secure", "cacert"): "discovery-cacert",
+    ("client", "secure", "insecure-transport"): "discovery-insecure-transport",
+    ("client", "secure", "insecure-skip-tls-verify"): "discovery-insecure-skip-tls-verify",
+    ("client", "auth", "username"): "discovery-user",
+    ("client", "auth", "password"): "discovery-password",
+}
+
+
+def _take_discovery(section: object, settings: Settings) -> None:
+    if not isinstance(section, dict):
         raise Invalid("invalid discovery-config")
-    if "token" in value:
-        settings.values["discovery_token"] = _file_value("token", "str", value["token"])
-    client = value.get("client", {})
-    if isinstance(client, dict) and "endpoints" in client:
-        settings.values["discovery_endpoints"] = _file_value("endpoints", WORDS, client["endpoints"])
+    for place, name in _DISCOVERY_KEYS.items():
+        value: object = section
+        for key in place:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            settings.values[FLAGS[name].attribute] = _file_value(name, FLAGS[name].kind, value)
 
 
 _GO_TYPES: Final = {"str": "string", "int": "int", "bool": "bool", DURATION: "time.Duration", URLS: "string"}

@@ -5,16 +5,19 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from bench import servers
 from bench.servers import Cluster, Node
 from quorate.client import Client
+from quorate.ctl import quoratectl
 from quorate.proto import rpc_pb2 as rpc
 from tests.support.cluster import product_cluster, quorate_cluster, wait_until
 from tests.support.names import name_server
 from tests.support.rpc import calling
+from tests.support.secure import secured_cluster
 
 V2_SERVER = "/usr/bin/etcd"  # 3.4, the last that can speak the v2 API
 
@@ -96,6 +99,27 @@ def test_a_token_without_size_is_refused() -> None:
         seek(node, "--discovery-token", "none", "--discovery-endpoints", registry.endpoint)
         wait_until(lambda: node.process is not None and node.process.poll() == 1, "the member gives up")
         assert "discovery: size key not found" in node.log_tail()
+
+
+def test_a_service_with_certificates_and_users_is_asked_as_the_flags_say(tmp_path: Path) -> None:
+    with secured_cluster(tmp_path, 1) as registry, quorate_cluster(ready=False) as cluster:
+        member = registry.cluster.nodes[0]
+        files = ["--cacert", str(registry.authority.ca_file), "--cert", registry.cert, "--key", registry.key]
+        ctl = ["--endpoints", f"https://{member.endpoint}", *files]
+        for words in (["user", "add", "root:pw"], ["user", "add", "finder:pw"], ["role", "add", "finder"]):
+            assert quoratectl.run([*ctl, *words]) == 0
+        granted = ["role", "grant-permission", "finder", "readwrite", "/_etcd/registry/t3/", "--prefix"]
+        for words in (granted, ["user", "grant-role", "finder", "finder"], ["user", "grant-role", "root", "root"]):
+            assert quoratectl.run([*ctl, *words]) == 0
+        assert quoratectl.run([*ctl, "put", "/_etcd/registry/t3/_config/size", "1"]) == 0
+        assert quoratectl.run([*ctl, "auth", "enable"]) == 0
+        seek(
+            cluster.nodes[0],
+            *("--discovery-token", "t3", "--discovery-endpoints", f"https://{member.endpoint}"),
+            *("--discovery-cacert", files[1], "--discovery-cert", files[3], "--discovery-key", files[5]),
+            *("--discovery-user", "finder:pw"),
+        )
+        together(cluster)
 
 
 @pytest.mark.skipif(shutil.which(V2_SERVER) is None, reason="needs etcd 3.4: apt-get install etcd-server")

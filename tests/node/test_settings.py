@@ -150,3 +150,37 @@ def test_wrong_file_is_refused_in_etcds_words(tmp_path: Path, text: str, message
 def test_missing_file_is_named() -> None:
     with pytest.raises(Invalid, match=r"open /nowhere/x\.yml: no such file or directory"):
         gather("--config-file=/nowhere/x.yml")
+
+
+def test_the_discovery_part_of_a_file_says_all_that_the_flags_can(tmp_path: Path) -> None:
+    (tmp_path / "conf.yml").write_text(
+        """
+        discovery-config:
+          token: t
+          client:
+            endpoints: ["https://e1:2379", "https://e2:2379"]
+            dial-timeout: 3000000000
+            request-timeout: 4000000000
+            keepalive-time: 7000000000
+            keepalive-timeout: 8000000000
+            secure: {cert: c.pem, key: k.pem, cacert: ca.pem, insecure-transport: false, insecure-skip-tls-verify: true}
+            auth: {username: u, password: p}
+        """
+    )
+    by_file = gather(f"--config-file={tmp_path}/conf.yml").config()
+    by_flags = gather(
+        *("--discovery-token=t", "--discovery-endpoints=https://e1:2379,https://e2:2379"),
+        *("--discovery-dial-timeout=3s", "--discovery-request-timeout=4s"),
+        *("--discovery-keepalive-time=7s", "--discovery-keepalive-timeout=8s"),
+        *("--discovery-cert=c.pem", "--discovery-key=k.pem", "--discovery-cacert=ca.pem"),
+        *("--discovery-insecure-transport=false", "--discovery-insecure-skip-tls-verify"),
+        *("--discovery-user=u", "--discovery-password=p"),
+    ).config()
+    assert by_file == by_flags
+
+
+@pytest.mark.parametrize("text", ["discovery-config: 7", "discovery-config: {client: {endpoints: {a: 1}}}"])
+def test_a_discovery_part_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "conf.yml").write_text(text)
+    with pytest.raises(Invalid):
+        gather(f"--config-file={tmp_path}/conf.yml")
