@@ -40,6 +40,8 @@ class Inbox:
         return
 
     def get(self, option: int) -> int:
+        if option == Zmq.EVENTS:
+            return Zmq.POLLIN if self.frames else 0
         return self.descriptor
 
     def bind(self, path: str) -> None:
@@ -59,11 +61,6 @@ class Inbox:
             for sender in waiting:
                 sender.pump(0)
         return frame
-
-    def poll(self, timeout_ms: int) -> bool:
-        if not self.frames:
-            self.process.waits_ms = max(self.process.waits_ms, timeout_ms)
-        return bool(self.frames)
 
     def close(self, _linger: int) -> None:
         buses[0].bound.pop(self.path, None)
@@ -162,8 +159,8 @@ class Zmq:
     """What the services ask of `zmq`."""
 
     PUSH, PULL = 1, 2
-    SNDHWM = RCVHWM = LINGER = RECONNECT_IVL = RECONNECT_IVL_MAX = FD = EVENTS = EVENT_DISCONNECTED = 0
-    NOBLOCK = POLLIN = 1
+    SNDHWM = RCVHWM = LINGER = RECONNECT_IVL = RECONNECT_IVL_MAX = FD = EVENT_DISCONNECTED = 0
+    NOBLOCK = POLLIN = EVENTS = 1
     Again = Again
     Context = Context
 

@@ -31,6 +31,7 @@ class System:
         return [
             (sockets, "os", self.os),
             (sockets, "zmq", Zmq),
+            (sockets, "select", Select),
             (wal, "os", self.os),
             (wal, "mmap", disks.Mmap(self.os)),
             (wal, "time", time),

@@ -98,7 +98,7 @@ class Poll:
 
 
 class Select:
-    """What storage asks of `select`."""
+    """What storage and the local sockets ask of `select`."""
 
     POLLIN = 1
     poll = Poll
