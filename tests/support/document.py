@@ -1,20 +1,22 @@
 """The commands of a document, run as they stand there but for ports and programs: what the reader would type.
 
-A block of `sh` that begins with `quorate --` is a node in a terminal of its own: it is started, and is ready before the
-next block that is not one. Any other is run to its end, and what it says has to be what the block of `text` behind it
-shows, in which `…` stands for anything within a line. A block of `yaml` whose first line is `# name` is that file.
+A block of `sh` that begins with `quorate --` is a node in a terminal of its own: it is started, after the one of that
+name has been ended, and is ready before the next block that is not one. Any other is run to its end, and what it says
+has to be what the block of `text` behind it shows, in which `…` stands for anything within a line. A block of `yaml`
+whose first line is `# name` is that file.
 """
 
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench import processes, servers
 from bench.servers import free_ports
@@ -45,12 +47,27 @@ class Block:
         return self.language == "sh" and self.text.startswith("quorate --")
 
 
+class Running(NamedTuple):
+    """A node in its terminal."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def _name_of(text: str) -> str:
+    found = re.search(r"--name (\S+)", text)
+    return found[1] if found else ""
+
+
 def blocks(heading: str, level: int = 2) -> list[Block]:
     """The blocks below a heading, in their order."""
     mark = "#" * level
     section = OPERATIONS.read_text().split(f"\n{mark} {heading}\n")[1]
-    section = re.split(rf"^#{{1,{level}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
-    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)]
+    section = re.split(rf"^#{{2,{level}}} ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    found = [Block(*fenced) for fenced in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)]
+    assert found, heading
+    return found
 
 
 def headings(section: str) -> list[str]:
@@ -65,7 +82,8 @@ class Shell:
     def __init__(self, directory: Path, environment: dict[str, str] | None = None) -> None:
         self.directory = directory
         self.mark = processes.new_mark()
-        self._nodes: list[tuple[subprocess.Popen[bytes], Path]] = []
+        self._nodes: list[Running] = []
+        self._started = 0
         self._ports: dict[str, str] = {}
         programs = directory / "bin"
         programs.mkdir()
@@ -95,8 +113,10 @@ class Shell:
         return done.stdout
 
     def start(self, text: str) -> None:
-        """Run until the end of the shell."""
-        log = self.directory / f"node{len(self._nodes)}.log"
+        """Run until the end of the shell, or until a node of the same name is started."""
+        self._end_of_name(text)
+        self._started += 1
+        log = self.directory / f"node{self._started}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 ["/bin/sh", "-euc", f"exec {self.placed(text)}"],
@@ -106,11 +126,18 @@ class Shell:
                 stderr=output,
                 start_new_session=True,
             )
-        self._nodes.append((process, log))
+        self._nodes.append(Running(_name_of(text), process, log))
+
+    def _end_of_name(self, text: str) -> None:
+        name = _name_of(text)
+        for running in [running for running in self._nodes if running.name == name]:
+            running.process.send_signal(signal.SIGINT)
+            wait_until(lambda: running.process.poll() is not None, f"{name} has ended", READY_WITHIN_S)  # noqa: B023
+            self._nodes.remove(running)
 
     def wait_ready(self) -> None:
         """Return when every node serves."""
-        for process, log in self._nodes:
+        for _name, process, log in self._nodes:
             wait_until(lambda: READY in log.read_text() or process.poll() is not None, "a node serves", READY_WITHIN_S)  # noqa: B023
             assert process.poll() is None, log.read_text()
 
@@ -138,11 +165,11 @@ class Shell:
                 assert is_shown(said, self.placed(block.text)), f"{said}\nis not\n{block.text}"
 
     def close(self) -> None:
-        for process, _ in self._nodes:
-            if process.poll() is None:
-                process.terminate()
-        for process, _ in self._nodes:
-            processes.end(process, self.mark)
+        for running in self._nodes:
+            if running.process.poll() is None:
+                running.process.terminate()
+        for running in self._nodes:
+            processes.end(running.process, self.mark)
 
     def _port(self, named: str) -> str:
         if named not in self._ports:

@@ -1,0 +1,70 @@
+"""What deploy/ has for systemd and Kubernetes is what these take, and the flags that kubeadm gives are taken here."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from quorate.node import settings, unavailable, validation
+from quorate.node.flags import parse_arguments
+
+ROOT = Path(__file__).resolve().parent.parent
+KUBEADM = """
+  --advertise-client-urls=https://10.0.1.10:2379
+  --cert-file=/etc/kubernetes/pki/etcd/server.crt
+  --client-cert-auth=true
+  --data-dir=/var/lib/etcd
+  --experimental-initial-corrupt-check=true
+  --experimental-watch-progress-notify-interval=5s
+  --feature-gates=InitialCorruptCheck=true
+  --initial-advertise-peer-urls=https://10.0.1.10:2380
+  --initial-cluster=master=https://10.0.1.10:2380
+  --key-file=/etc/kubernetes/pki/etcd/server.key
+  --listen-client-urls=https://127.0.0.1:2379,https://10.0.1.10:2379
+  --listen-metrics-urls=http://127.0.0.1:2381
+  --listen-peer-urls=https://10.0.1.10:2380
+  --name=master
+  --peer-cert-file=/etc/kubernetes/pki/etcd/peer.crt
+  --peer-client-cert-auth=true
+  --peer-key-file=/etc/kubernetes/pki/etcd/peer.key
+  --peer-trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt
+  --snapshot-count=10000
+  --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt
+  --watch-progress-notify-interval=5s
+"""  # with the names of etcd 3.5 and of 3.6 for the same
+
+
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: document["kind"])
+def test_the_manifest_is_what_kubernetes_takes(document: dict[str, Any]) -> None:
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_flags_of_kubeadm_are_taken() -> None:
+    for other_times in ("--experimental", ("--watch", "--feature")):
+        given = [word for word in KUBEADM.split() if not word.startswith(other_times)]
+        config = settings.gather(parse_arguments(given), {}).config()
+        validation.check(config)
+        assert unavailable.refusal(config) is None
+        assert config.watch_progress_notify_interval == 5000
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_unit_is_what_systemd_takes(tmp_path: Path) -> None:
+    unit = (ROOT / "deploy" / "quorate.service").read_text()
+    (program,) = re.findall(r"^ExecStart=(\S+)", unit, re.MULTILINE)
+    placed = tmp_path / "quorate.service"
+    placed.write_text(unit.replace(program, str(shutil.which("true"))))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", str(placed)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    assert re.search(r"^Type=notify$", unit, re.MULTILINE)
