@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from quorate.node import settings, unavailable, validation
+from quorate.node import settings, validation
 from quorate.node.flags import parse_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +53,6 @@ def test_the_flags_of_kubeadm_are_taken() -> None:
         given = [word for word in KUBEADM.split() if not word.startswith(other_times)]
         config = settings.gather(parse_arguments(given), {}).config()
         validation.check(config)
-        assert unavailable.refusal(config) is None
         assert config.watch_progress_notify_interval == 5000
 
 
