@@ -13,7 +13,7 @@
     ? NAME text              wait until its standard output has this text
     ! NAME                   interrupt it and show its output
     . NAME                   wait until it ends by itself and show its output
-    ~ NAME put foo bar       repeat a command until NAME has printed something, then go on as `!`
+    ~ NAME put foo bar       repeat a command until NAME has printed more than once what it causes, then go on as `!`
     = regex get foo          repeat a command until its output matches
 
 In arguments $EP is all endpoints, $EP1 the first member's, $LEADER and $FOLLOWER are endpoints, $ID1 a member id,
@@ -113,7 +113,7 @@ class Session:
                 self._wait(lambda: self.backgrounds[name].process.poll() is not None, step)
                 self._finish(step, name)
             case "~":
-                self._wait(lambda: bool(self._run(tail, "") and self.backgrounds[name].printed()), step)
+                self._wait(lambda: bool(self._run(tail, "") and _repeats(self.backgrounds[name].printed())), step)
                 self._finish(step, name)
             case "=":
                 self._wait(lambda: re.search(name, self._run(tail, "")[1]) is not None, step)
@@ -196,6 +196,11 @@ def _once(printed: str) -> str:
         if all(line == lines[number % period] for number, line in enumerate(lines)):
             return "".join(lines[:period])
     return printed
+
+
+def _repeats(printed: str) -> bool:
+    """Whether the first period has come to its end: etcdctl prints line by line."""
+    return _once(printed) != printed
 
 
 def _quoted(stdin: str) -> str:
