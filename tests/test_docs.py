@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from quorate.api import asgi, grpc_connection, http1, listener, ring, watches
+from quorate.api.http2.limits import Limits, Strain
+from quorate.api.v3rpc import recipes, watch, watch_stream
 from quorate.node import settings, validation
 from quorate.node.flags import FLAGS, parse_arguments
 
@@ -89,3 +92,26 @@ def test_the_tls_part_of_a_configuration_file_says_the_same_as_the_flags(tmp_pat
         for setting in (name, f"peer_{name}"):
             assert getattr(by_file, setting) == getattr(by_flags, setting), setting
             assert getattr(by_file, setting)
+
+
+def test_the_bounds_of_the_threat_model_are_those_of_the_code() -> None:
+    mib = 1 << 20
+    bounds = {
+        "connections of a worker": f"{listener.CONNECTIONS_MAX:,}",
+        "time to say the first octets": f"{listener.FIRST_OCTETS_TIMEOUT_S:g} s; {http1.HEAD_TIMEOUT_S:g} s; "
+        f"{asgi.BODY_TIMEOUT_S:g} s",
+        "headers of a request": f"{http1.HEAD_BYTES_MAX // 1024} KiB",
+        "a message, and what is unfinished": f"{Limits().partial_bytes_max // mib} MiB",
+        "HTTP/2 frames that bring": f"{Strain.BURST:,} at once, {Strain.RATE_PER_S:,} a second",
+        "answers that wait for a client": f"{grpc_connection.HOLD_BYTES // mib} MiB",
+        "unfinished requests and waiting answers": f"{grpc_connection.HELD_BYTES_MAX // mib // 1024} GiB",
+        "streams of a worker": f"{grpc_connection.STREAMS_MAX:,}",
+        "requests of a Watch stream": f"{watch_stream.ASKED_MAX}, {watch.ASKED_MAX:,}",
+        "watchers of a worker": f"{watches.PLACES_MAX:,}",
+        "calls of a worker without": f"{ring.WAITING_MAX:,}",
+        "locks and campaigns": f"{recipes.CALLS_MAX:,}",
+    }
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE)
+    for what, bound in bounds.items():
+        (shown,) = (shown for subject, shown in rows if subject.startswith(what))
+        assert bound in shown, what
