@@ -17,6 +17,8 @@ from pathlib import Path
 from tests.chaos.record import FIGURES, Record
 from tests.chaos.run import run
 
+REFUSALS_SHOWN = 5
+
 
 def main() -> int:
     """The exit status: 0 if nothing was found."""
@@ -58,6 +60,8 @@ def tell(record: Record) -> None:
     for name, value in record.figures().items():
         if name not in ("findings", "seed", "nodes"):
             print(f"  {name}: {value}")
+    for text, times in Counter(record.failures).most_common(REFUSALS_SHOWN):
+        print(f"  refused {times} times: {text}")
     for finding in record.findings:
         print(f"  FOUND {finding[:2000]}")
     if record.findings:

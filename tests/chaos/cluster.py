@@ -40,14 +40,14 @@ KNOBS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
 class Member(Node):
     """A node whose data are on a disk of its own."""
 
-    __slots__ = ("busy", "disk", "has_bad_disk", "lives", "plain", "stopped_by")
+    __slots__ = ("busy", "disk", "lives", "may_trace", "plain", "stopped_by")
 
     disk: Disk | None
     plain: servers.Product  # with the clocks of this machine
     busy: asyncio.Lock  # held by whoever ends and starts the whole node
     stopped_by: list[str]  # faults that may end the node; otherwise its end is a finding
 
-    has_bad_disk: bool  # a fault of it was there: what a service says when it ends may be a trace
+    may_trace: bool  # its disk failed, or its clock was faked: sleep fails under libfaketime
     lives: int  # how often it was started
 
     def start(self) -> None:
@@ -169,7 +169,7 @@ def _members(directory: Path, size: int, ports: list[int], proxies: list[int], f
         )
         member = Member(product, name, directory, ports[number], ports[size + number], arguments)
         member.plain, member.busy, member.stopped_by = product, asyncio.Lock(), []
-        member.disk, member.lives, member.has_bad_disk = None, 0, False
+        member.disk, member.lives, member.may_trace = None, 0, False
         members.append(member)
     return members
 

@@ -63,7 +63,7 @@ async def full_disk(field: Battlefield, dice: random.Random, seconds: float) -> 
     ballast = node.disk.mount_point / "ballast"
     field.note(f"the disk of {node.name} is full")
     node.stopped_by.append("full disk")
-    node.has_bad_disk = True
+    node.may_trace = True
     try:
         await asyncio.to_thread(_fill, str(ballast))
         await asyncio.sleep(seconds)
@@ -142,7 +142,7 @@ async def inject(name: str, field: Battlefield, dice: random.Random, seconds: fl
     calls = rule.partition(":")[0]
     field.note(f"{name}: {service} of {node.name}, {rule}")
     node.stopped_by.append(name)
-    node.has_bad_disk = node.has_bad_disk or "slow" not in name
+    node.may_trace = node.may_trace or "slow" not in name
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pids[0]), f"--trace={calls}", f"--inject={rule}"]
     tracer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
     try:
@@ -174,6 +174,7 @@ async def wall_clock(field: Battlefield, dice: random.Random, seconds: float) ->
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
+    node.may_trace = True
     product = replace(node.plain, environment={**node.plain.environment, **faked})
     await _restart_as(field, node, product, f"{jump_s:+d} s")
 

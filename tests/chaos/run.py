@@ -244,4 +244,4 @@ def _judge_failures(ground: Battlefield, clients: Clients) -> None:
     for node in ground.nodes:
         for line in node.log_path.read_text(errors="replace").splitlines():
             if TRACE in line:
-                (ground.note if node.has_bad_disk else ground.finding)(f"log of {node.name}: {line[:TRACE_CHARACTERS]}")
+                (ground.note if node.may_trace else ground.finding)(f"log of {node.name}: {line[:TRACE_CHARACTERS]}")
