@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -46,6 +47,7 @@ from quorate.wire.sockets import Address, Channel, Endpoint
 
 log = logs.named("raft")
 
+MEMBERSHIPS_KEPT: Final = 1024  # changes while an image is being written; a member that waits for it makes one a second
 FRAMES_MAX: Final = 64  # taken in one turn
 FLUSH_RETRY_S: Final = 0.001
 
@@ -89,7 +91,7 @@ class Driver:
         self.leader_changes = 0
         self.slow_ticks = 0
         self.failure: asyncio.Future[None] = loop.create_future()
-        self.membership_index = meta.membership.index  # of the last entry that changed it
+        self._memberships = deque((meta.membership,), MEMBERSHIPS_KEPT)  # the last ones, in the order of their indexes
         self.seen_index = seen_index
         self.handed_index = 0  # newest entry in the stream to storage
         self.durable_index = 0  # what storage never needs again
@@ -399,8 +401,10 @@ class Driver:
         membership = replace(self._arriving, index=snapshot.index)
         self._retention.restart_at(snapshot, membership)
         self.wal.reset(snapshot.index, snapshot.term, self._hard_state)
-        self.seen_index = self.membership_index = snapshot.index
+        self.seen_index = snapshot.index
         self.membership = membership
+        self._memberships.clear()
+        self._memberships.append(membership)
         self._changed()
         path = self.courier.install_path(snapshot.index)
         assert path is not None, "a snapshot is durable before it is stepped"
@@ -414,8 +418,12 @@ class Driver:
             self.membership = self.membership.with_conf(entry.index, entry.payload)
         else:
             self.membership = self.membership.with_attributes(entry.index, entry.payload)
-        self.membership_index = entry.index
+        self._memberships.append(self.membership)
         self._changed()
+
+    def membership_at(self, index: int) -> Membership | None:
+        """The cluster as of an index that was handed out; None when that was too many changes ago."""
+        return next((known for known in reversed(self._memberships) if known.index <= index), None)
 
     def _changed(self) -> None:
         self.network.update(self.membership)

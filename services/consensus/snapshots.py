@@ -145,14 +145,15 @@ class Snapshots:
         """Storage wrote an image."""
         self._asked_of = 0
         driver = self._driver
-        if driver.membership_index > index:
+        membership = driver.membership_at(index)
+        if membership is None:
             Path(path).unlink(missing_ok=True)
-            self._ask()  # the membership changed behind it
+            self._ask()
             return
         self._drop_image()
         known_term = driver.core.term_at(index)
         size = Path(path).stat().st_size
-        self._image = Image(index, known_term or term, Path(path), driver.membership, time.monotonic(), size)
+        self._image = Image(index, known_term or term, Path(path), membership, time.monotonic(), size)
         self._start_streams(self._image)
 
     def install_path(self, index: int) -> str | None:

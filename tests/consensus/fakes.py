@@ -100,6 +100,7 @@ class FakeStorage(Neighbour):
         del state[len([one for one in state if one.index <= durable_index]) :]
         self.reads: list[tuple[int, bytes]] = []  # (applied index at that moment, chunk)
         self.is_lazy = False  # applies, but makes nothing durable
+        self.image_lag = 0  # entries that come while an image is being written
         self.kinds: list[int] = []
         self.starts: list[tuple[int, ...]] = []
         self.installed: list[tuple[int, int, str]] = []
@@ -141,10 +142,12 @@ class FakeStorage(Neighbour):
                 self.state.append(Applied(index, chunk.number, chunk.commands))
 
     def _take_image(self, channel: Channel) -> None:
-        path = self.image_directory / f"image-{self.applied_index}"
-        lines = [b"%d %d %s" % (one.index, one.chunk, one.body.hex().encode()) for one in self.state]
+        index = self.applied_index - self.image_lag
+        path = self.image_directory / f"image-{index}"
+        held = [one for one in self.state if one.index <= index]
+        lines = [b"%d %d %s" % (one.index, one.chunk, one.body.hex().encode()) for one in held]
         path.write_bytes(b"\n".join(lines))
-        channel.send(Kind.IMAGE_TAKEN, IMAGE.pack(self.applied_index, 1), str(path).encode())
+        channel.send(Kind.IMAGE_TAKEN, IMAGE.pack(index, 1), str(path).encode())
 
 
 def read_image(path: str) -> list[Applied]:

@@ -6,6 +6,8 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
+
 from quorate.node import certificates
 from quorate.proto import rpc_pb2 as rpc
 from quorate.wire import errors
@@ -144,6 +146,29 @@ def test_a_member_that_joins_late_gets_a_snapshot() -> None:
             second.end(signal.SIGKILL)  # before storage could take it: it is told again
             second.start()
             await until(lambda: second.storage is not None and second.storage.installed)
+            second.install_image()
+            await until(lambda: second.bodies() == commands)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_changes_of_the_membership_behind_an_image_do_not_delay_it(lag: int) -> None:
+    async def scenario() -> None:
+        async with cluster(["a"]) as whole:
+            first = whole.nodes["a"]
+            await whole.led()
+            commands: list[bytes] = []
+            for _ in range(40):
+                commands += whole.propose(first, 4, size=20_000)
+                await whole.applied_by(first, commands)
+            wal = Path(first.config.data_dir) / "member" / "wal"
+            await until(lambda: not list(wal.glob("0000000000000001-*")), 10)
+            assert first.storage is not None
+            first.storage.image_lag = lag
+            await added(first, new_url(whole, "b"), is_learner=True)
+            second = join(whole, "b")
+            await until(lambda: second.storage is not None and bool(second.storage.installed))
             second.install_image()
             await until(lambda: second.bodies() == commands)
 
