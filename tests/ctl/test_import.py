@@ -19,9 +19,9 @@ from quorate.ctl.import_mark import Mark, Phase
 from quorate.node.certificates import Purpose, Subject
 from quorate.proto import rpc_pb2 as rpc
 from quorate.proto.kv_pb2 import Event
-from tests.ctl.importing import LEASE, LEASE_TTL_S, MARK, etcds, fill, history, imported, importing, pairs
+from tests.ctl.importing import LEASE, LEASE_TTL_S, MARK, Importing, etcds, fill, history, imported, importing, pairs
 from tests.support.authority import Authority
-from tests.support.cluster import product_cluster, wait_until
+from tests.support.cluster import SERVICES, product_cluster, restart_service, wait_until
 from tests.support.secure import client_flags, issue, secured_cluster
 
 ETCDS = etcds()
@@ -301,3 +301,20 @@ def test_both_sides_may_want_certificates_and_a_user(source: Cluster, tmp_path: 
         with importing(there, here, tmp_path, *flags[:-2], *theirs) as command:
             assert command.wait() == 1
             assert "source" in command.said
+
+
+def wait_for_a_step(client: Client, command: Importing) -> None:
+    before = mark_of(client)[1]
+    wait_until(lambda: mark_of(client)[1] != before or command.process.poll() is not None, "the import goes on")
+
+
+def test_the_destination_may_lose_every_process_meanwhile(source: Cluster, tmp_path: Path) -> None:
+    with empty_cluster() as cluster, Client(source.endpoints) as etcd, Client(cluster.endpoints) as client:
+        fill(etcd)
+        with importing(source.endpoints[0], cluster.endpoints[0], tmp_path, "--max-txn-ops", "3") as command:
+            for service in SERVICES:
+                wait_for_a_step(client, command)
+                restart_service(cluster.nodes[0], service)
+            assert command.wait() == 0, command.said
+        assert pairs(etcd) == pairs(client)
+        assert_nothing_repeated(client)
