@@ -12,7 +12,7 @@ import pytest
 from bench.servers import Node
 from quorate.proto import rpc_pb2
 from tests.cluster.writing import get, put
-from tests.support.cluster import quorate_cluster
+from tests.support.cluster import Service, quorate_cluster, restart_service, wait_until
 from tests.support.rpc import calling
 
 
@@ -96,3 +96,28 @@ def test_the_last_member_of_a_lost_cluster_goes_on_alone_with_its_data() -> None
         with calling(survivor.endpoint) as caller:
             members = caller.unary("Cluster/MemberList", rpc_pb2.MemberListRequest(linearizable=True)).members
         assert [survivor.name] == [member.name for member in members]
+
+
+@pytest.mark.parametrize("service", ["api", "storage", "consensus"])
+def test_a_backup_whose_server_is_killed_is_whole_or_not_there_and_can_be_made_again(
+    service: Service, tmp_path: Path
+) -> None:
+    file, part = tmp_path / "backup.db", tmp_path / "backup.db.part"
+    with quorate_cluster() as cluster:
+        node = cluster.nodes[0]
+        for number in range(40):
+            put(node, b"k%d" % number, b"v" * 500_000)
+        words = ("--endpoints", node.endpoint, "snapshot", "save", str(file))
+        command = [sys.executable, "-m", "quorate.ctl.quoratectl", *words]
+        environment = {**os.environ, **node.product.environment}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as saving:
+            wait_until(lambda: part.exists() or saving.poll() is not None, "the backup has begun")
+            restart_service(node, service)
+            saving.communicate(timeout=60)
+        assert (saving.returncode == 0) == file.exists()
+        if not file.exists():
+            assert not part.exists()
+            node.wait_ready()
+            subprocess.run(command, check=True, env=environment, capture_output=True, timeout=60)
+        content = file.read_bytes()
+        assert sha256(content[:-32]).digest() == content[-32:]
