@@ -334,6 +334,8 @@ class Service:
                     self._role = Role.unpack(body)
                 case Kind.SPACE:
                     self.applier.wants_space_alarm = True
+                case Kind.REFUSE:
+                    pass  # of our own proposals: what is still true is proposed again
                 case Kind.WATCH_IDLE:
                     self.publisher.set_idle(body, self.applier.now)
                 case Kind.WATCH_NEEDS:

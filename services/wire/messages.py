@@ -13,7 +13,7 @@ do about a loss is in the last column.
 | ROLE          | consensus → api, storage, watch  | said after every hello and at every change                        |
 | APPLIED       | storage → consensus              | the next one says more                                            |
 | RESULTS       | storage → api, consensus         | api asks reads again; writes time out                             |
-| REFUSE        | consensus → api                  | the call times out                                                |
+| REFUSE        | consensus → api, storage         | the call times out; storage proposes again what is still true     |
 | CLUSTER_CALL  | api → consensus                  | the call times out                                                |
 | CLUSTER_REPLY | consensus → api                  | the call times out                                                |
 | EVENTS        | storage → watch                  | watch sees the gap in revisions and reads history                 |

@@ -24,6 +24,7 @@ from quorate.wire.messages import (
     ENTRY,
     EVENTS,
     IMAGE,
+    REFUSE,
     START,
     STORAGE_HELLO,
     STORAGE_WORKER,
@@ -196,6 +197,13 @@ def test_only_the_origin_is_answered(ring: Ring) -> None:
     ring.entry(put(b"a"), number=3)
     ((number, *_),) = ring.results()
     assert 3 == number
+
+
+def test_a_refusal_of_what_storage_proposed_changes_nothing(ring: Ring) -> None:
+    ring.consensus.channel.send(Kind.REFUSE, REFUSE.pack(1, ring.endpoint.incarnation, errors.TOO_MANY_REQUESTS.id))
+    ring.entry(put(b"a"))
+    ring.results()
+    assert 2 == ring.state.store.revision
 
 
 def test_an_entry_that_was_applied_is_not_applied_again(ring: Ring) -> None:

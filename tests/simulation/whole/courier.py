@@ -9,10 +9,12 @@ from quorate.consensus.peers import PeerSettings
 from quorate.consensus.raft import messages as raft
 from quorate.consensus.snapshots import SUFFIX, Image, Snapshots
 from tests.simulation.whole.loop import Loop
-from tests.simulation.whole.world import MS
+from tests.simulation.whole.world import MS, SECOND
 
 if TYPE_CHECKING:
     from tests.simulation.whole.node import SimNode
+
+STALL = 5 * SECOND  # a stream whose receiver says nothing for so long is given up
 
 
 class SimSnapshots(Snapshots):
@@ -51,8 +53,19 @@ class SimSnapshots(Snapshots):
         data = image.path.read_bytes()
         snapshot = raft.SnapshotMeta(image.index, image.term, image.membership.conf)
         message = raft.InstallSnapshot(node.member_id, number, term, snapshot)
-        finished = lambda: process.soon(MS, self._finished, number, True, image.index)  # noqa: E731
-        other.consensus.process.soon(MS, other.consensus.take_snapshot, message, image.membership, data, finished)
+        is_told = False
+
+        def finished(ok: bool) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                self._finished(number, ok, image.index)
+
+        def took() -> None:
+            process.soon(MS, finished, True)
+
+        other.consensus.process.soon(MS, other.consensus.take_snapshot, message, image.membership, data, took)
+        process.soon(STALL, finished, False)
 
 
 def write_image(node: SimNode, index: int, data: bytes) -> None:

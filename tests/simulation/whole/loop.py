@@ -9,6 +9,8 @@ from typing import Any
 from tests.simulation.whole.bus import buses
 from tests.simulation.whole.world import Process, current
 
+RESOLUTION = 2e-6  # seconds; as asyncio, which calls what is due within the clock's resolution
+
 
 class Handle:
     """Something that will be called."""
@@ -111,7 +113,7 @@ class Loop:
         if armed != self._armed:
             return
         self._armed = 0
-        now = self.time()
+        now = self.time() + RESOLUTION
         timers = self._timers
         while timers and timers[0][0] <= now:
             handle = heapq.heappop(timers)[2]

@@ -40,6 +40,7 @@ from tests.simulation.whole.world import MS, SECOND, Clock, Died, Process, Viola
 if TYPE_CHECKING:
     from tests.simulation.whole.cluster import SimCluster
 
+WAL_HEADER_BYTES = 32  # SQLite's; its salts change when the file is begun anew
 TURN = 20  # microseconds between two turns of a busy loop
 
 
@@ -186,7 +187,15 @@ class StorageHost(TurnHost):
         self.serve(endpoint)
 
     def _guard_space(self, state: State) -> None:
+        """Its transactions fail while the disk is full; and what a checkpoint has synced of the WAL is noted."""
         write = state.database._write
+        run_checkpoint = state.database._run_checkpoint
+        log = self._log_path()
+        self._synced = b""
+
+        def checkpointed() -> None:
+            run_checkpoint()
+            self._synced = log.read_bytes() if log.exists() else b""
 
         def guarded() -> bool:
             if self.is_full and state.database.is_dirty:
@@ -194,6 +203,20 @@ class StorageHost(TurnHost):
             return write()
 
         state.database._write = guarded  # type: ignore[method-assign]
+        state.database._run_checkpoint = checkpointed  # type: ignore[method-assign]
+
+    _synced = b""
+
+    def _log_path(self) -> Path:
+        path = self.node.config.database_path
+        return path.with_name(path.name + "-wal")
+
+    def _keep(self, tail: bytes, rng: random.Random) -> bytes:
+        """What a loss of power leaves of the WAL: all that was synced of it, and a part of the rest."""
+        synced = self._synced
+        is_same = tail[:WAL_HEADER_BYTES] == synced[:WAL_HEADER_BYTES]  # else it was begun anew
+        floor = len(synced) if is_same and tail.startswith(synced) else 0
+        return tail[: rng.choice((floor, len(tail), rng.randint(floor, len(tail))))]
 
     def turn(self, is_quiet: bool) -> None:
         service = self.service
@@ -215,13 +238,13 @@ class StorageHost(TurnHost):
         if state is None:
             return
         path = self.node.config.database_path
-        log = path.with_name(path.name + "-wal")
+        log = self._log_path()
         data, tail = path.read_bytes(), log.read_bytes() if log.exists() else b""
         state.database.connection.close()
         for leftover in (log, path.with_name(path.name + "-shm")):
             leftover.unlink(missing_ok=True)
         if power:
-            tail = tail[: rng.choice((0, len(tail), rng.randint(0, len(tail))))]
+            tail = self._keep(tail, rng)
         path.write_bytes(data)
         if tail:
             log.write_bytes(tail)

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from tests.checking.checker import check
 from tests.checking.leases import check_leases, check_locks
+from tests.checking.model import Model
 from tests.checking.watches import Log, Watching, check_watch
 from tests.simulation.whole.clients import Client, Histories, Keys, Leases, Locks, Transactions
 from tests.simulation.whole.cluster import SimCluster, simulated
@@ -138,6 +139,10 @@ def judge(cluster: SimCluster, histories: Histories, watched: list[Watching]) ->
     found += check_locks([], histories.fences, log)
     margin = (SECOND // 20 + LEASE_TTL_MAX * (2 if _clocks_are_wrong(cluster) else 0)) * 1000
     found += check_leases(histories.leasings, log, {r: at * 1000 for r, at in enumerate(ledger.times)}, margin)
+    model = Model(log)
+    for key in sorted(histories.leased):
+        if model.at(key, model.last_revision)[1]:
+            found.append(f"{key!r} is still there, though every lease has ended")
     for node in cluster.members():
         if node.storage.state is not None and node.storage.state.lessor.leases:
             found.append(f"{node.name} still has leases whose time is long over")

@@ -87,8 +87,16 @@ class Watcher:
             watches.leave(self, [self._interest])
             self._node.api.on_end.pop(self.number, None)
             self._lost()
+            if self._rng.random() < 0.5:
+                self._begin_at_the_compact_revision()
             return
         self._plan_something()
+
+    def _begin_at_the_compact_revision(self) -> None:
+        """Another watch, from the oldest revision that can be watched (etcd #19179)."""
+        self._note()
+        self._answers = []
+        self._start = self._next_revision = max(1, self._cluster.ledger.compact_revision)
 
     def finish(self) -> None:
         """The end of the run: what is known by now is judged."""
