@@ -61,7 +61,7 @@ def plan_of(bug: Bug, seed: int) -> Plan:
 
 
 def notices(bug: Bug, seed: int) -> Outcome:
-    """The outcome of a run with the bug in it."""
+    """The outcome of a run with the bug in it; only worth something where the run without it is well."""
     with pytest.MonkeyPatch.context() as patch:
         bug.plant(patch)
         return run(plan_of(bug, seed))
@@ -550,7 +550,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     Bug(a_restarted_watch_process_tells_everything_again, "etcd #20221's class", 5, ("kill watch",), WATCH),
     Bug(a_mark_promises_too_much, "etcd #15220", 8, ("kill watch", "kill storage"), WATCH),
     Bug(filters_are_not_looked_at, "Filter", 1, (), WATCH),
-    Bug(a_stream_that_was_held_is_not_caught_up, "etcd #17529", 15, (), WATCH),
+    Bug(a_stream_that_was_held_is_not_caught_up, "etcd #17529", -1, (), WATCH),
     Bug(the_value_before_is_that_of_another_change, "PrevKV", 2, (), WATCH),
     Bug(changes_are_published_without_the_last, "Reliable", 0, (), WATCH),
     Bug(writes_are_asked_again_after_a_restart, "jetcd", 2, ("kill consensus", "kill storage")),
@@ -572,7 +572,7 @@ def main() -> None:
             continue
         for seed in range(int(os.environ.get("QUORATE_SEEDS", str(SEEDS_MAX)))):
             outcome = notices(bug, seed)
-            if outcome.violation:
+            if outcome.violation and not run(plan_of(bug, seed)).violation:
                 print(f"{bug.name}: seed {seed}: {outcome.violation[:160]}", flush=True)
                 break
         else:

@@ -150,10 +150,13 @@ class SimCluster:
 
 
 def contents(connection: sqlite3.Connection, compact_revision: int) -> list[tuple[object, ...]]:
-    """The records above the compact revision, and those below that are still visible there."""
+    """All records. What a member has dropped already is not among what the others are compared by."""
     bound = (compact_revision + 1) << MAIN_SHIFT if compact_revision >= 0 else 0
     rows = connection.execute("SELECT id, prev, crc, key, kv FROM history ORDER BY id").fetchall()
-    return [row if row[0] >= bound else (row[0], row[2], row[3], row[4]) for row in rows]
+    return [
+        (record, 0 if record < bound or previous & 1 else previous, crc, key, blob)
+        for record, previous, crc, key, blob in rows
+    ]
 
 
 @contextmanager
