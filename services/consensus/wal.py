@@ -308,8 +308,12 @@ class Wal:
             try:
                 with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as data:
                     header = SegmentHeader.unpack(str(path), data)
-                    self._join(path, header, previous)
                     scan = scan_segment(str(path), data, header)
+                    if path == paths[-1] and self._cuts_for_nothing(header, scan, previous):
+                        os.close(descriptor)
+                        path.unlink()
+                        break
+                    self._join(path, header, previous)
             except BaseException as error:
                 os.close(descriptor)
                 if isinstance(error, ValueError):  # an empty file cannot be mapped
@@ -329,6 +333,11 @@ class Wal:
         if previous.tail is Tail.TORN:
             log.warn("repaired WAL", path=str(paths[-1]), offset=previous.end)
 
+    def _cuts_for_nothing(self, header: SegmentHeader, scan: Scan, previous: Scan | None) -> bool:
+        """Whether a last segment was begun to replace entries, and nothing was written to it: they are still there."""
+        is_empty = scan.batch == header.batch and not header.reset
+        return is_empty and previous is not None and header.base.index < self.last_index
+
     def _join(self, path: Path, header: SegmentHeader, previous: Scan | None) -> None:
         """Checks that `header` continues what was read before it."""
         if previous is None or header.reset:
@@ -342,9 +351,14 @@ class Wal:
         if header.seq != self._seq + 1 or header.batch != previous.batch:
             raise DamagedLog(file, 0, "the segment before it is missing or incomplete")
         index = header.base.index
-        if not self._positions.base.index <= index <= self.last_index or self._positions.at(index) != header.base:
+        if index < self._positions.base.index:
+            # The segments before replaced entries are being dropped, and this one replaced all that is left of them.
+            self._positions = Positions(header.base)
+            self._void_segments()
+        elif index > self.last_index or self._positions.at(index) != header.base:
             raise DamagedLog(file, 0, "the segment does not continue the one before it")
-        self._positions.truncate(index)
+        else:
+            self._positions.truncate(index)
 
     def _void_segments(self) -> None:
         for segment in self._segments.values():
