@@ -33,7 +33,7 @@ from typing import Final, NamedTuple
 import google_crc32c
 
 from quorate.consensus.raft.messages import Entry, HardState
-from quorate.consensus.rot import flipped_byte, is_cut, is_one_bit
+from quorate.consensus.rot import flipped_bit, is_one_bit
 
 HEADER_BYTES: Final = 4096
 ALIGNMENT: Final = 8
@@ -49,7 +49,7 @@ _RECORD_TAIL = Struct("<IIBBHIQQQQ")  # the same from the length on: what the he
 _NONCE = Struct("<I")
 _STATE = Struct("<QQII")  # vote, commit, entries in this batch, end mark
 _STATE_READ = Struct("<QQI")
-_END_MARK = 0x5A5A5A5A  # a write that was cut never ends with it
+_END_MARK = 0x5A5A5A5A  # differs with the nonce: leftovers of a recycled file never end a batch
 _LINK = Struct("<QQQIB")  # chain before, index, term, payload crc, kind
 
 RECORD_BYTES: Final = _RECORD.size
@@ -142,7 +142,7 @@ def encode_batch(nonce: int, batch: int, base: Base, entries: Sequence[Entry], s
         offsets.append(position)
         chains.append(chain)
         position += RECORD_BYTES + length + padding
-    body = _STATE.pack(state.vote, state.commit, len(entries), _END_MARK)
+    body = _STATE.pack(state.vote, state.commit, len(entries), nonce ^ _END_MARK)
     parts.append(
         _record(nonce, len(body), google_crc32c.value(body), STATE_KIND, batch, index, state.term, chain) + body
     )
@@ -294,32 +294,50 @@ def _classify_tail(file: str, data: Readable, nonce: int, scan: Scan) -> Tail:
 
 
 def has_rotted(data: Readable, offset: int, nonce: int, batch: int) -> bool:
-    """Whether a batch that is not whole was, once: one bit explains it, and it does not look like a cut write."""
+    """Whether a batch that is not whole was, once: with one bit turned it is."""
+    start = offset
     while True:
         record = read_record(data, offset, nonce)
         if record is None:
-            return _header_has_rotted(data, offset, nonce, batch)
-        if record.batch != batch:
+            turned = _turned_in_header(bytes(data[offset : offset + RECORD_BYTES]), nonce)
+        elif record.batch != batch or (record.kind == STATE_KIND and read_payload(data, offset, record) is not None):
             return False
-        if read_payload(data, offset, record) is None:
-            start = offset + RECORD_BYTES
-            flipped = flipped_byte(bytes(data[start : start + record.length]), record.payload_crc)
-            return flipped is not None and not is_cut(data, start + flipped)
-        if record.kind == STATE_KIND:
+        elif read_payload(data, offset, record) is None:
+            begin = offset + RECORD_BYTES
+            turned = flipped_bit(bytes(data[begin : begin + record.length]), record.payload_crc)
+            turned = turned + 8 * RECORD_BYTES if turned is not None else None
+        else:
+            offset += record.size
+            continue
+        if turned is None:
             return False
-        offset += record.size
+        mended = bytearray(data[start:])
+        mended[offset - start + turned // 8] ^= 1 << turned % 8
+        return _is_whole(bytes(mended), nonce, batch)
 
 
-def _header_has_rotted(data: Readable, offset: int, nonce: int, batch: int) -> bool:
-    header = bytes(data[offset : offset + RECORD_BYTES])
+def _turned_in_header(header: bytes, nonce: int) -> int | None:
+    """The bit of a record's header that has to turn."""
     if len(header) < RECORD_BYTES:
-        return False
-    found_nonce, found_crc, *_ = _RECORD.unpack(header)
-    tail = header[8:]
+        return None
+    found_nonce, found_crc = _RECORD.unpack(header)[:2]
+    computed: int = google_crc32c.value(header[8:])
     if found_nonce != nonce:
-        whole = is_one_bit(found_nonce ^ nonce) and google_crc32c.value(tail) == found_crc
-        return whole and _RECORD.unpack(header)[8] == batch and not is_cut(data, offset)
-    if is_one_bit(google_crc32c.value(tail) ^ found_crc):
-        return not is_cut(data, offset + 4)
-    flipped = flipped_byte(tail, found_crc)
-    return flipped is not None and not is_cut(data, offset + 8 + flipped)
+        wrong = found_nonce ^ nonce
+        return wrong.bit_length() - 1 if is_one_bit(wrong) and computed == found_crc else None
+    if is_one_bit(computed ^ found_crc):
+        return 32 + (computed ^ found_crc).bit_length() - 1
+    turned = flipped_bit(header[8:], found_crc)
+    return turned + 64 if turned is not None else None
+
+
+def _is_whole(data: bytes, nonce: int, batch: int) -> bool:
+    """`data` begins with a whole batch of this number."""
+    offset = 0
+    while (record := read_record(data, offset, nonce)) is not None and record.batch == batch:
+        if read_payload(data, offset, record) is None:
+            return False
+        if record.kind == STATE_KIND:
+            return True
+        offset += record.size
+    return False

@@ -1,7 +1,7 @@
 """A disk that remembers: what a program does to the files of one directory, and what a power cut may leave of it.
 
 A write is on the disk for good when its file was synced after it; a name (a creation, a rename, a removal) when the
-directory was. Of everything else a cut leaves any part: of data any sectors, and of the last one any bytes; of names a
+directory was. Of everything else a cut leaves any part: of data any sectors, or the first words; of names a
 first part, as file systems keep their order.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 SECTOR_BYTES = 512
+WORD_BYTES = 8  # no bus writes less
 
 
 @dataclass
@@ -111,7 +112,8 @@ class Disk:
             if mode == "kept" or not write.data:
                 put(content, write)
             elif mode == "torn":
-                put(content, Write(write.offset, write.data[: rng.randint(0, len(write.data))]))
+                cut = rng.randint(0, len(write.data)) // WORD_BYTES * WORD_BYTES
+                put(content, Write(write.offset, write.data[:cut]))
             else:
                 for piece in _sectors(write):
                     if rng.random() < 0.5:
