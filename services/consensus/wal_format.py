@@ -321,12 +321,14 @@ def _turned_in_header(header: bytes, nonce: int) -> int | None:
     if len(header) < RECORD_BYTES:
         return None
     found_nonce, found_crc = _RECORD.unpack(header)[:2]
-    computed: int = google_crc32c.value(header[8:])
+    computed = google_crc32c.value(header[8:])
+    wrong: int
     if found_nonce != nonce:
         wrong = found_nonce ^ nonce
         return wrong.bit_length() - 1 if is_one_bit(wrong) and computed == found_crc else None
-    if is_one_bit(computed ^ found_crc):
-        return 32 + (computed ^ found_crc).bit_length() - 1
+    wrong = computed ^ found_crc
+    if is_one_bit(wrong):
+        return 32 + wrong.bit_length() - 1
     turned = flipped_bit(header[8:], found_crc)
     return turned + 64 if turned is not None else None
 
