@@ -23,10 +23,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-import google_crc32c
-
 from quorate.storage import schema
 from quorate.storage.buckets import Buckets
+from quorate.storage.schema import seal_of
 from quorate.wire.messages import MAIN_SHIFT
 
 Row = tuple[int, int, bytes, bytes]  # record id, record id of the key's previous record or 0, key, blob
@@ -38,13 +37,12 @@ PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # above this the loop waits for a r
 _INSERT: Final = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
 _UPDATE_STATE: Final = (
     "UPDATE state SET applied_index = ?, applied_term = ?, revision = ?,"
-    " scheduled_compact_revision = ?, finished_compact_revision = ?"
+    " scheduled_compact_revision = ?, finished_compact_revision = ?, crc = ?"
 )
-_BLOB: Final = "SELECT kv, crc FROM history WHERE id = ?"
-_BLOBS: Final = "SELECT h.id, h.kv, h.crc FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
-
-
-checksum: Final = google_crc32c.value
+_BLOB: Final = "SELECT kv, crc, prev FROM history WHERE id = ?"
+_BLOBS: Final = (
+    "SELECT h.id, h.kv, h.crc, h.prev FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
+)
 
 
 def replaced(rows: Sequence[Row], position: int) -> int:
@@ -97,11 +95,7 @@ class Database:
         self._inserted = 0  # so many of `pending` are in the open transaction already
         self._changes: list[tuple[str, tuple[Any, ...]]] = []
         self._in_transaction = False
-        columns = "applied_index, applied_term, revision, scheduled_compact_revision, finished_compact_revision"
-        row = self.connection.execute(f"SELECT {columns} FROM state").fetchone()  # noqa: S608
-        if row is None or not all(isinstance(mark, int) for mark in row):
-            raise schema.DamagedDatabase("the database is damaged: it does not say where it stands")
-        self.marks = Marks(*row)
+        self.marks = Marks(*schema.marks(self.connection))
         self._written = self._marks()
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
         self._checkpoint: Future[None] | None = None
@@ -137,7 +131,11 @@ class Database:
             self._begin()
             rows = self.pending[self._inserted :]
             self.connection.executemany(
-                _INSERT, [(record, previous, checksum(blob), key, blob) for record, previous, key, blob in rows]
+                _INSERT,
+                [
+                    (record, previous, seal_of(record, previous, blob), key, blob)
+                    for record, previous, key, blob in rows
+                ],
             )
             self._inserted = len(self.pending)
 
@@ -169,7 +167,7 @@ class Database:
             execute = self.connection.execute
             for statement, parameters in self._changes:
                 execute(statement, parameters)
-            execute(_UPDATE_STATE, marks)
+            execute(_UPDATE_STATE, schema.sealed(marks))
         if not self._in_transaction:
             return False
         self.connection.execute("COMMIT")
@@ -280,7 +278,7 @@ class Database:
         if row is None:
             return None
         blob: bytes = row[0]
-        if checksum(blob) != row[1]:
+        if seal_of(record, row[2], blob) != row[1]:
             raise damaged(record)
         return blob
 
@@ -302,8 +300,8 @@ class Database:
 def read_blobs(connection: sqlite3.Connection, records: Iterable[int]) -> dict[int, bytes]:
     """Blobs by record id in one statement: SQLite walks the list, not Python."""
     blobs: dict[int, bytes] = {}
-    for record, blob, crc in connection.execute(_BLOBS, (f"[{','.join(map(str, records))}]",)):
-        if checksum(blob) != crc:
+    for record, blob, crc, previous in connection.execute(_BLOBS, (f"[{','.join(map(str, records))}]",)):
+        if seal_of(record, previous, blob) != crc:
             raise damaged(record)
         blobs[record] = blob
     return blobs
@@ -312,7 +310,7 @@ def read_blobs(connection: sqlite3.Connection, records: Iterable[int]) -> dict[i
 def checked(rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> Iterator[Row]:
     """Rows as they stand in the table, without their checksums; DamagedDatabase for one that is damaged."""
     for record, previous, crc, key, blob in rows:
-        if checksum(blob) != crc:
+        if seal_of(record, previous, blob) != crc:
             raise damaged(record)
         yield record, previous, key, blob
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import google_crc32c
-
 from quorate.proto import auth_pb2, kv_pb2, rpc_pb2
 from quorate.storage import schema
 from quorate.storage.records import BLOB_TAG, message_field, tombstone_blob
@@ -54,14 +52,19 @@ def write(path: Path, records: Iterable[Record], leases: Mapping[int, int], user
         connection.execute("PRAGMA synchronous = OFF")  # whoever made it syncs the whole or throws it away
         connection.execute("BEGIN IMMEDIATE")
         newest, lease_of, revision = _write_history(connection, records)
-        connection.executemany("INSERT INTO lease VALUES (?1, ?2, ?2)", leases.items())
-        attached = [(key, lease) for key, lease in lease_of.items() if lease in leases and not newest[key] & 1]
-        connection.executemany("INSERT INTO attachment VALUES (?, ?)", attached)
-        connection.executemany("INSERT INTO auth VALUES (?, ?, ?)", _auth_rows(users))
+        connection.executemany(
+            "INSERT INTO lease VALUES (?, ?, ?, ?)", [schema.sealed((one, ttl, ttl)) for one, ttl in leases.items()]
+        )
+        attached = [
+            schema.sealed((key, lease)) for key, lease in lease_of.items() if lease in leases and not newest[key] & 1
+        ]
+        connection.executemany("INSERT INTO attachment VALUES (?, ?, ?)", attached)
+        connection.executemany("INSERT INTO auth VALUES (?, ?, ?, ?)", map(schema.sealed, _auth_rows(users)))
         connection.execute(
             "UPDATE state SET revision = ?, scheduled_compact_revision = ?, finished_compact_revision = ?",
             (max(1, revision, revisions.scheduled_compact), *revisions),
         )
+        schema.seal(connection)
         connection.execute("COMMIT")
     finally:
         connection.close()
@@ -81,7 +84,8 @@ def _write_history(
             continue  # etcd's mark of a revision that was raised by hand
         record = record_id(main, sub, is_tombstone)
         blob = tombstone_blob(key, main) if is_tombstone else message_field(BLOB_TAG, key_value)
-        rows.append((record, newest.get(key, 0), int(google_crc32c.value(blob)), key, blob))
+        previous = newest.get(key, 0)
+        rows.append((record, previous, schema.seal_of(record, previous, blob), key, blob))
         newest[key] = record
         if pair.lease:
             lease_of[key] = pair.lease

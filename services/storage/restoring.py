@@ -61,9 +61,7 @@ def contents(path: Path) -> Contents:
         for _ in checked(connection.execute("SELECT * FROM history")):
             pass
         (live_keys,) = connection.execute(_LIVE_KEYS).fetchone()
-        revision, compact_revision = connection.execute(
-            "SELECT revision, scheduled_compact_revision FROM state"
-        ).fetchone()
+        _, _, revision, compact_revision, _ = schema.marks(connection)
         return Contents(revision, compact_revision, live_keys)
     finally:
         connection.close()
@@ -92,6 +90,7 @@ def renew(path: Path, index: int, term: int, bump: int = 0, mark_compacted: bool
         connection.execute("UPDATE state SET revision = revision + ?", (bump,))
         if mark_compacted:
             connection.execute("UPDATE state SET scheduled_compact_revision = revision")
+        schema.seal(connection)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

@@ -13,8 +13,10 @@
 The columns of a table WITHOUT ROWID stand in the order of its primary key: PRAGMA quick_check of SQLite 3.40 finds NULL
 values that are not there when they do not.
 
-`history.crc` is the CRC-32C of `kv`, looked at whenever a `kv` is read for an answer: SQLite does not notice a bit that
-flips inside a value.
+`history.crc` is the CRC-32C of `kv` with `id` and `prev` folded in (`seal_of`), looked at whenever a `kv` is read for
+an answer: SQLite does not notice a bit that flips inside a value.
+
+The other tables have a `crc` over their other columns (`sealed`), looked at when they are read: at a start.
 
 `history.key` repeats the key that is inside `kv`: the index is loaded from it at start without reading one value.
 """
@@ -23,12 +25,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import google_crc32c
 import sqlite_utils
 
-VERSION: Final = 4
+VERSION: Final = 5
 APPLICATION_ID: Final = 0x51554F52  # "QUOR": tells our file from another SQLite database
 PAGE_BYTES: Final = 4096
 WRITER_CACHE_BYTES: Final = 16 * 1024 * 1024  # interior pages of a few million rows and the pages being appended to
@@ -52,21 +56,43 @@ TABLES: Final = (
         applied_term INTEGER NOT NULL DEFAULT 0,
         revision INTEGER NOT NULL DEFAULT 1,
         scheduled_compact_revision INTEGER NOT NULL DEFAULT -1,
-        finished_compact_revision INTEGER NOT NULL DEFAULT -1
+        finished_compact_revision INTEGER NOT NULL DEFAULT -1,
+        crc INTEGER NOT NULL
     ) STRICT
     """,
-    "INSERT INTO state (id) VALUES (0)",
     """
     CREATE TABLE lease (
         id INTEGER PRIMARY KEY,
         granted_ttl INTEGER NOT NULL,
-        remaining_ttl INTEGER NOT NULL
+        remaining_ttl INTEGER NOT NULL,
+        crc INTEGER NOT NULL
     ) STRICT
     """,
-    "CREATE TABLE renewal (id INTEGER PRIMARY KEY, leases BLOB NOT NULL) STRICT",
-    "CREATE TABLE attachment (key BLOB PRIMARY KEY, lease INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    "CREATE TABLE alarm (kind INTEGER, member_id INTEGER, PRIMARY KEY (kind, member_id)) STRICT, WITHOUT ROWID",
-    "CREATE TABLE auth (kind TEXT, name TEXT, value BLOB NOT NULL, PRIMARY KEY (kind, name)) STRICT, WITHOUT ROWID",
+    "CREATE TABLE renewal (id INTEGER PRIMARY KEY, leases BLOB NOT NULL, crc INTEGER NOT NULL) STRICT",
+    """
+    CREATE TABLE attachment (
+        key BLOB PRIMARY KEY,
+        lease INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE alarm (
+        kind INTEGER,
+        member_id INTEGER,
+        crc INTEGER NOT NULL,
+        PRIMARY KEY (kind, member_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE auth (
+        kind TEXT,
+        name TEXT,
+        value BLOB NOT NULL,
+        crc INTEGER NOT NULL,
+        PRIMARY KEY (kind, name)
+    ) STRICT, WITHOUT ROWID
+    """,
 )
 
 
@@ -155,9 +181,48 @@ def _create(connection: sqlite3.Connection) -> None:
         database.execute("BEGIN")
         for statement in TABLES:
             database.execute(statement)
+        database.execute("INSERT INTO state (id, crc) VALUES (0, 0)")
+        seal(connection)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {VERSION}")
         database.execute("COMMIT")
+
+
+MARKS: Final = ("applied_index", "applied_term", "revision", "scheduled_compact_revision", "finished_compact_revision")
+_MARKS: Final = f"SELECT {', '.join(MARKS)}, crc FROM state"  # noqa: S608 - names of ours
+
+
+def marks(connection: sqlite3.Connection) -> tuple[int, int, int, int, int]:
+    """Where the database stands, in the order of MARKS; DamagedDatabase when that is not what was written."""
+    for first, second, third, fourth, fifth in opened(connection.execute(_MARKS)):
+        return first, second, third, fourth, fifth
+    raise DamagedDatabase("the database is damaged: it does not say where it stands")
+
+
+def seal(connection: sqlite3.Connection) -> None:
+    """Write the checksum of marks that were changed by a statement, before the transaction ends."""
+    row = connection.execute(_MARKS).fetchone()
+    connection.execute("UPDATE state SET crc = ?", sealed(row[:-1])[-1:])
+
+
+def sealed(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row and its checksum."""
+    return *row, int(google_crc32c.value(repr(row).encode()))
+
+
+def opened(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Rows without their checksums; DamagedDatabase for one that is not what was sealed."""
+    for row in rows:
+        if sealed(row[:-1]) != row:
+            raise DamagedDatabase("the database is damaged: a row is not what was written")
+        yield row[:-1]
+
+
+def seal_of(record: int, previous: int, blob: bytes) -> int:
+    """The checksum of a row of history. The numbers are folded, as this is done for every change and every read."""
+    numbers = record ^ previous
+    crc: int = google_crc32c.value(blob)
+    return crc ^ (numbers ^ numbers >> 32) & 0xFFFFFFFF
 
 
 def sync_directory(path: Path) -> None:

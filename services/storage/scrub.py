@@ -14,8 +14,7 @@ from time import sleep
 from typing import Final
 
 from quorate.storage import schema
-from quorate.storage.database import checksum
-from quorate.storage.records import frame_bytes, read_varint
+from quorate.storage.records import MOD_TAG, frame_bytes, read_varint
 from quorate.storage.schema import DamagedDatabase
 from quorate.wire.messages import MAIN_SHIFT
 
@@ -24,7 +23,8 @@ PAUSE_SECONDS: Final = 0.002
 INSTRUCTIONS: Final = 100_000  # of SQLite's machine between two looks whether to stop
 _ROWS: Final = "SELECT id, prev, crc, key, kv FROM history WHERE id > ? ORDER BY id LIMIT ?"
 _STRAY: Final = """
-SELECT h.id FROM history AS h JOIN history AS p ON p.id = h.prev WHERE p.key != h.key OR h.prev >= h.id LIMIT 1
+SELECT h.id FROM history AS h LEFT JOIN history AS p ON p.id = h.prev
+WHERE h.prev != 0 AND (p.key != h.key OR h.prev >= h.id OR p.id IS NULL AND h.prev >= ?) LIMIT 1
 """
 
 
@@ -35,7 +35,11 @@ def verify(path: Path, pause_seconds: float = 0.0, is_stopping: Callable[[], boo
         connection.set_progress_handler(is_stopping, INSTRUCTIONS)
         schema.check_pages(connection, path)
         _verify_records(connection, pause_seconds, is_stopping)
-        if (stray := connection.execute(_STRAY).fetchone()) is not None:
+        connection.execute("BEGIN")  # compaction goes on
+        kept_from = schema.marks(connection)[3] + 1 << MAIN_SHIFT  # no record behind the compact revision is dropped
+        stray = connection.execute(_STRAY, (kept_from,)).fetchone()
+        connection.execute("COMMIT")
+        if stray is not None:
             raise DamagedDatabase(f"the database is damaged: record {stray[0]:x} does not follow one of its key")
     except sqlite3.DatabaseError as error:
         if not is_stopping():
@@ -49,7 +53,7 @@ def _verify_records(connection: sqlite3.Connection, pause_seconds: float, is_sto
     while not is_stopping():
         rows = connection.execute(_ROWS, (last, ROWS_AT_ONCE)).fetchall()
         for record, previous, crc, key, blob in rows:
-            if checksum(blob) != crc or previous >= record or not _is_of(record, key, blob):
+            if schema.seal_of(record, previous, blob) != crc or previous >= record or not _is_of(record, key, blob):
                 raise DamagedDatabase(f"the database is damaged: record {record:x} is not what was written")
         if not rows:
             return
@@ -65,9 +69,10 @@ def _is_of(record: int, key: bytes, blob: bytes) -> bool:
     if blob[position : position + length] != key:
         return False
     position += length
-    if not record & 1:
+    is_tombstone = blob[position : position + 1] == MOD_TAG
+    if not is_tombstone:
         position = read_varint(blob, position + 1)[1]  # create_revision
-    return read_varint(blob, position + 1)[0] == record >> MAIN_SHIFT
+    return is_tombstone == bool(record & 1) and read_varint(blob, position + 1)[0] == record >> MAIN_SHIFT
 
 
 class Scrub:

@@ -182,7 +182,7 @@ def rebuild(database: Path) -> tuple[int, int]:
 def _standing(path: Path) -> tuple[int, int]:
     connection = schema.open_reader(path)
     try:
-        index, term = connection.execute("SELECT applied_index, applied_term FROM state").fetchone()
+        index, term = schema.marks(connection)[:2]
         return index, term
     finally:
         connection.close()

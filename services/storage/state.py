@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -12,7 +14,7 @@ from quorate.storage.auth import AuthStore, Change
 from quorate.storage.database import Database
 from quorate.storage.lessor import Lessor
 from quorate.storage.mvcc import Store
-from quorate.storage.schema import DamagedDatabase
+from quorate.storage.schema import DamagedDatabase, opened, sealed
 
 
 class State:
@@ -39,17 +41,21 @@ class State:
 
     def _load(self, lease_ttl_min: int, token_ttl_ms: int, now: float) -> None:
         self.store = Store(self.database)
-        read = self.database.connection.execute
+        execute = self.database.connection.execute
+
+        def read(table: str, columns: str, order: str = "") -> Iterator[tuple[Any, ...]]:
+            return opened(execute(f"SELECT {columns}, crc FROM {table} {order}"))  # noqa: S608 - names of ours
+
         self.lessor = Lessor(lease_ttl_min)
         self.lessor.load(
-            read("SELECT id, granted_ttl, remaining_ttl FROM lease"),
-            (record for (record,) in read("SELECT leases FROM renewal ORDER BY id")),
-            read("SELECT key, lease FROM attachment"),
+            read("lease", "id, granted_ttl, remaining_ttl"),
+            (record for (record,) in read("renewal", "leases", "ORDER BY id")),
+            read("attachment", "key, lease"),
             now,
         )
         self.auth = AuthStore(token_ttl_ms)
-        self.auth.load((Change(*row) for row in read("SELECT kind, name, value FROM auth")), int(now * 1000))
-        self.alarms = Alarms((kind, _unsigned(member)) for kind, member in read("SELECT kind, member_id FROM alarm"))
+        self.auth.load((Change(*row) for row in read("auth", "kind, name, value")), int(now * 1000))
+        self.alarms = Alarms((kind, _unsigned(member)) for kind, member in read("alarm", "kind, member_id"))
 
     def commit(self) -> None:
         """Write everything that was applied as one transaction."""
@@ -77,28 +83,28 @@ class State:
                 if lease is None:
                     later("DELETE FROM lease WHERE id = ?", lease_id)
                 else:
-                    columns = (lease.granted_ttl, lease.remaining_ttl)
-                    later("INSERT OR REPLACE INTO lease VALUES (?, ?, ?)", lease_id, *columns)
+                    row = (lease_id, lease.granted_ttl, lease.remaining_ttl)
+                    later("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", *sealed(row))
             lessor.dirty_leases = set()
         renewals, is_all = lessor.take_renewals()
         if is_all:
             later("DELETE FROM renewal")
         if renewals:
-            later("INSERT INTO renewal (leases) VALUES (?)", renewals)
+            later("INSERT INTO renewal (leases, crc) VALUES (?, ?)", *sealed((bytes(renewals),)))
         if lessor.dirty_keys:
             for key in lessor.dirty_keys:
                 attached = lessor.lease_of.get(key)
                 if attached is None:
                     later("DELETE FROM attachment WHERE key = ?", key)
                 else:
-                    later("INSERT OR REPLACE INTO attachment VALUES (?, ?)", key, attached)
+                    later("INSERT OR REPLACE INTO attachment VALUES (?, ?, ?)", *sealed((key, attached)))
             lessor.dirty_keys = set()
 
     def _persist_alarms(self) -> None:
         later = self.database.later
         for (kind, member_id), is_on in self.alarms.changes:
             if is_on:
-                later("INSERT OR REPLACE INTO alarm (member_id, kind) VALUES (?, ?)", _signed(member_id), kind)
+                later("INSERT OR REPLACE INTO alarm VALUES (?, ?, ?)", *sealed((int(kind), _signed(member_id))))
             else:
                 later("DELETE FROM alarm WHERE member_id = ? AND kind = ?", _signed(member_id), kind)
         self.alarms.changes = []
@@ -109,7 +115,7 @@ class State:
             if value is None:
                 later("DELETE FROM auth WHERE kind = ? AND name = ?", table, name)
             else:
-                later("INSERT OR REPLACE INTO auth VALUES (?, ?, ?)", table, name, value)
+                later("INSERT OR REPLACE INTO auth VALUES (?, ?, ?, ?)", *sealed((table, name, value)))
         self.auth.changes = []
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from quorate.consensus.wal import Wal
 from quorate.consensus.wal_format import HEADER_BYTES, DamagedLog
 from quorate.node.config import Config
 from quorate.proto import rpc_pb2
-from quorate.storage import schema, scrub
+from quorate.storage import scrub
 from quorate.storage.schema import DamagedDatabase
 from quorate.wire.messages import Op
 from tests.crashes.disk import lay_out
@@ -146,6 +147,7 @@ def check_healing(config: Config, membership: Membership) -> None:
 
 # --- the database ---
 
+CELL_BYTES = 32  # the columns before and with a key
 TABLES = ("history", "state", "lease", "renewal", "attachment", "alarm", "auth")
 
 
@@ -194,10 +196,13 @@ def test_a_bit_of_the_database_is_noticed_or_harmless() -> None:
     unnoticed = []
     with scratch() as directory:
         image, wanted = database_image(directory)
-        pages = len(image["db"]) // schema.PAGE_BYTES
+        cells = [found.start() - CELL_BYTES + 6 for found in re.finditer(rb"key/", image["db"])]
         place = directory / "image"
         while outcomes.total() < FLIPS // 4:
-            bit = 8 * schema.PAGE_BYTES * rng.randrange(pages) + rng.randrange(8 * schema.PAGE_BYTES)
+            if rng.random() < 0.5:
+                bit = 8 * rng.choice(cells) + rng.randrange(8 * CELL_BYTES)
+            else:
+                bit = rng.randrange(8 * len(image["db"]))
             lay_out(flipped(image, "db", bit), place)
             try:
                 found = recovered_dump(place / "db")
