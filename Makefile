@@ -19,7 +19,7 @@ RUNS ?= 3
 NODES ?= 0
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --nodes $(NODES)
 
-.PHONY: help run cluster down test retest clients chaos chaos-long sim sim-nightly bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
+.PHONY: help run cluster down test retest clients chaos chaos-long sim sim-nightly crash-images bit-flips bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ sim: $(DEVELOPED) ## whole clusters under faults, simulated: 300 seeds; SEED=n r
 
 sim-nightly: $(DEVELOPED) ## the same with 10,000 seeds; FIRST=n begins with another
 	$(BIN)/python -m tests.simulation.whole --seeds 10000 --first $(or $(FIRST),0)
+
+crash-images: $(DEVELOPED) ## recover 60,000 images of what power cuts and failing disks leave; SEED=n for others
+	QUORATE_CRASH_IMAGES=50000 $(if $(SEED),QUORATE_SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -s tests/crashes/test_log.py tests/crashes/test_database.py
+
+bit-flips: $(DEVELOPED) ## turn 6,000 bits in files of a member, one at a time, and damage members of a real cluster
+	QUORATE_FLIPS=6000 $(if $(SEED),QUORATE_SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -s tests/crashes/test_flips.py tests/cluster/test_healing.py
 
 bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
 	$(BIN)/python -m bench $(BENCH)

@@ -12,7 +12,7 @@ from quorate.node.clock import SystemClock
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
 from quorate.storage import snapshot
-from quorate.storage.schema import DamagedDatabase, WrongFormat
+from quorate.storage.schema import DamagedDatabase, WrongFormat, tells_damage
 from quorate.storage.service import Service
 from quorate.storage.settings import lease_ttl_min
 from quorate.storage.state import State
@@ -44,7 +44,7 @@ def main(config: Config) -> None:
         except DamagedDatabase as error:
             damage = str(error)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if not tells_damage(error):
                 raise
             damage = f"the database {config.database_path} is damaged: {error}"
         if damage:

@@ -104,6 +104,12 @@ class WrongFormat(DamagedDatabase):
     """A sound database of another version of this program."""
 
 
+def tells_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error means that the file is not sound. A text that is none has no code of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def open_writer(path: Path) -> sqlite3.Connection:
     """The one writing connection, with the tables in place; DamagedDatabase when the file cannot be used."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -239,7 +245,10 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
         raise DamagedDatabase(f"the file {path} is not a database of this program")
+    described = connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'table'").fetchall()
+    is_as_made = sorted(str(sql).strip() for (sql,) in described) == sorted(statement.strip() for statement in TABLES)
     if version != VERSION:
         text = f"the database {path} has format {version}, this program reads format {VERSION}"
-        tables = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'history'").fetchone()
-        raise DamagedDatabase(text) if tables == (HISTORY.strip(),) else WrongFormat(text)
+        raise DamagedDatabase(text) if is_as_made else WrongFormat(text)
+    if not is_as_made:
+        raise DamagedDatabase(f"the database {path} is damaged: its tables are not described as they were")
