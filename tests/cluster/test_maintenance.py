@@ -7,6 +7,7 @@ import grpc
 
 from bench.servers import Node
 from quorate.proto import rpc_pb2
+from quorate.storage import schema
 from quorate.wire import errors
 from tests.cluster.writing import put
 from tests.support.cluster import quorate_cluster, wait_until
@@ -21,8 +22,12 @@ def test_a_member_whose_value_was_changed_on_disk_is_found_and_named() -> None:
         victim_id = victim.status()["member_id"]
         victim.stop()
         with closing(sqlite3.connect(victim.data_dir / "member" / "snap" / "db")) as database, database:
-            (blob,) = database.execute("SELECT kv FROM history WHERE key = ?", (b"k",)).fetchone()
-            database.execute("UPDATE history SET kv = ? WHERE key = ?", (blob.replace(b"value", b"walue"), b"k"))
+            record, previous, blob = database.execute("SELECT id, prev, kv FROM history WHERE key = x'6b'").fetchone()
+            changed = blob.replace(
+                b"value", b"walue"
+            )  # with its checksum: no bit of the disk, but a fault of a program
+            seal = schema.seal_of(record, previous, changed)
+            database.execute("UPDATE history SET kv = ?, crc = ? WHERE id = ?", (changed, seal, record))
         victim.start()
         wait_until(lambda: (victim_id, rpc_pb2.CORRUPT) in alarms(cluster.nodes[0]), "the alarm is on", 60)
 
