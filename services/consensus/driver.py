@@ -436,7 +436,8 @@ class Driver:
         for entry in entries:
             if entry.kind == EntryKind.CONF:
                 future = self.membership.with_conf(entry.index, entry.payload)
-                self.network.update(replace(future, members=self.membership.members | future.members))
+                known = self.membership  # nobody is removed before it is committed
+                self.network.update(replace(future, members=known.members | future.members, removed=known.removed))
 
     # --- time ---
 

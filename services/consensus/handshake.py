@@ -91,7 +91,11 @@ def parse_hello(request: Request) -> Hello | None:
 
 
 def judge_hello(hello: Hello, membership: Membership, own_id: int) -> tuple[HTTPStatus, str]:
-    """SWITCHING_PROTOCOLS, or why not."""
+    """SWITCHING_PROTOCOLS, or why not.
+
+    A member of the cluster may be unknown here: it was added while this one was away. It may be the leader that this
+    member needs to learn of it (etcd's AddRemote), so only who was removed is turned away.
+    """
     if hello.cluster_id != membership.cluster_id:
         text = f"cluster ID mismatch: got {hello.cluster_id:x}, want {membership.cluster_id:x}"
         return HTTPStatus.PRECONDITION_FAILED, text
@@ -99,8 +103,6 @@ def judge_hello(hello: Hello, membership: Membership, own_id: int) -> tuple[HTTP
         return HTTPStatus.GONE, REMOVED_TEXT
     if hello.to_id != own_id:
         return HTTPStatus.PRECONDITION_FAILED, f"member ID mismatch: got {hello.to_id:x}, want {own_id:x}"
-    if hello.from_id not in membership.members:
-        return HTTPStatus.FORBIDDEN, f"member {hello.from_id:x} is not a member of this cluster"
     return HTTPStatus.SWITCHING_PROTOCOLS, ""
 
 

@@ -21,7 +21,7 @@ class Network(Protocol):
         """Sends what is queued."""
 
     def update(self, membership: Membership) -> None:
-        """Connects to these members and to nobody else."""
+        """Connects to these members; of the others only those that were removed are refused."""
 
     def active_since(self, number: int) -> float | None:
         """Since when (monotonic seconds) a member is connected; None if it is not."""

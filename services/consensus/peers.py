@@ -3,7 +3,8 @@
 A member dials every other one twice and sends on what it dialled: an *urgent* stream for heartbeats, votes and
 acknowledgements, and a *bulk* stream for entries and proposals, so that a mebibyte of entries never delays a
 heartbeat. While it cannot dial it answers on what the other side dialled: in a cluster that is given TLS member by
-member, those without certificates cannot connect to those with, and are still reached by them. Snapshots have
+member, those without certificates cannot connect to those with, and are still reached by them. So does a member that
+was away while others were added: it is found by them, answers them, and learns from them who they are. Snapshots have
 connections of their own (`snapshots`). What cannot be sent is dropped: Raft says it again.
 """
 
@@ -172,7 +173,7 @@ class Peers:
             elif member.peer_urls != self.peers[number].urls:
                 self._move(self.peers[number], member.peer_urls)
         for key, incoming in list(self._incoming.items()):
-            if key[0] not in membership.members:
+            if key[0] in membership.removed:
                 incoming.close("the member was removed")
         for number, member in membership.members.items():
             if number != self._settings.member_id and number not in self.peers and member.peer_urls:
@@ -183,12 +184,13 @@ class Peers:
     def send(self, message: PeerMessage) -> None:
         """Queues `message` for its member; it leaves with `flush`, or is dropped if it cannot."""
         peer = self.peers.get(message.to_id)
-        if peer is None:
-            return
         kind = BULK if isinstance(message, _BULKY) else URGENT
-        outgoing = peer.links[kind].outgoing or self._incoming.get((peer.id, kind))
+        outgoing = peer.links[kind].outgoing if peer is not None else None
+        if outgoing is None:
+            outgoing = self._incoming.get((message.to_id, kind))
         if outgoing is None or not outgoing.send(encode(self._membership.cluster_id, message)):
-            peer.sent_failures += 1
+            if peer is not None:
+                peer.sent_failures += 1
             return
         self._dirty.add(outgoing)
 

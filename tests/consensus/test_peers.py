@@ -308,3 +308,22 @@ def test_new_certificates_are_shown_without_a_restart(authority: Authority) -> N
             await heard_by(one, 1)
 
     run(scenario())
+
+
+def test_a_member_that_was_away_answers_one_that_was_added_meanwhile() -> None:
+    async def scenario() -> None:
+        async with connected(PLAIN, PLAIN) as (added, away):
+            await active(added, away)
+            await active(away, added)
+            known = away.peers._membership
+            old = replace(known, members={2: known.members[2]})
+            away.peers.update(old)
+            for incoming in list(away.peers._incoming.values()):
+                incoming.close("cut")
+            await until(lambda: len(away.peers._incoming) == 2)  # it was let in anew
+            away.beat(1)
+            await heard_by(added, 1)
+            away.peers.update(replace(old, removed=frozenset({1})))
+            assert not away.peers._incoming
+
+    run(scenario())

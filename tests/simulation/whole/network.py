@@ -90,7 +90,8 @@ class NodeNetwork:
         self._network = network
         self._node = node
         self._queue: list[PeerMessage] = []
-        self._members: frozenset[int] = frozenset()
+        self.members: frozenset[int] = frozenset()  # whom this member dials
+        self._removed: frozenset[int] = frozenset()
 
     def send(self, message: PeerMessage) -> None:
         self._node.cluster.ledger.check_promise(self._node, message)
@@ -101,11 +102,19 @@ class NodeNetwork:
         process = self._node.consensus.process
         for message in queue:
             process.step()
-            if message.to_id in self._members:
+            if message.to_id in self.members or self._was_dialled_by(message.to_id):
                 self._network.transmit(self._node, message, process.true_now)
 
     def update(self, membership: Membership) -> None:
-        self._members = frozenset(membership.members)
+        self.members = frozenset(membership.members)
+        self._removed = membership.removed
+
+    def _was_dialled_by(self, number: int) -> bool:
+        """Whether there are streams that another member opened: it may know this one without being known."""
+        other = self._network.by_id.get(number)
+        if other is None or other.consensus.driver is None or number in self._removed:
+            return False
+        return self._node.member_id in other.consensus.driver.network.members  # type: ignore[attr-defined]
 
     def active_since(self, number: int) -> float | None:
         other = self._network.by_id.get(number)
