@@ -150,11 +150,14 @@ class SimCluster:
 
 
 def contents(connection: sqlite3.Connection, compact_revision: int) -> list[tuple[object, ...]]:
-    """All records. What a member has dropped already is not among what the others are compared by."""
+    """All records. What a member has dropped already is not among what the others are compared by, nor the checksum
+    over it, which storage checks by itself."""
     bound = (compact_revision + 1) << MAIN_SHIFT if compact_revision >= 0 else 0
     rows = connection.execute("SELECT id, prev, crc, key, kv FROM history ORDER BY id").fetchall()
     return [
-        (record, 0 if record < bound or previous & 1 else previous, crc, key, blob)
+        (record, 0, 0, key, blob)
+        if record < bound or previous & 1 or not previous
+        else (record, previous, crc, key, blob)
         for record, previous, crc, key, blob in rows
     ]
 

@@ -401,6 +401,10 @@ class SimNode:
         if isinstance(why, OSError | OperatorError) and self.cluster.may_fail:
             self.cluster.refusals.append(f"{host.process.name}: {why}")
             return
+        is_joining = self.initial_state == "existing" and not self.member_id
+        if isinstance(why, OperatorError) and is_joining:
+            self.cluster.refusals.append(f"{host.process.name}: {why}")
+            return  # it asked a member that has not heard of it yet, ends as etcd does, and asks again
         raise Violation(f"{host.process.name} ended: {type(why).__name__}: {why}") from why
 
     def as_members(self) -> tuple[int, list[Member]]:
