@@ -26,7 +26,7 @@ RULES: Final = (
     (r'"TTL" : \d+', '"TTL" : <time>'),
 )
 TABLE_TIME: Final = re.compile(r"^[\d.]+[mµn]?s$")
-IDENTITY: Final = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{15,16}|\d{17,19})(?![0-9a-f])")
+IDENTITY: Final = re.compile(r"(?:(?<=Member ) +)?(?<![0-9a-f])(?:[0-9a-f]{13,16}|\d{16,19})(?![0-9a-f])")
 INITIAL_CLUSTER: Final = re.compile(r'(ETCD_INITIAL_CLUSTER=")([^"]*)"')  # in the order of ids, which are chance
 STATUS_LINE: Final = re.compile(
     r"^((?:http://)?<client\d>, <member\d>), [\d.]+, [\d.]+ \w+, (true|false), (true|false), \d+, \d+, \d+, (.*)$",
