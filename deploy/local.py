@@ -6,6 +6,7 @@ finds it; `cluster` three with the ports of etcd's own Procfile and their data b
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -44,9 +45,14 @@ class Local:
         return LOGS / f"{self.name}.log"
 
     @property
+    def socket_name(self) -> Path:
+        """Supervisor's socket as people find it."""
+        return self.data / "run" / "supervisor.sock"
+
+    @property
     def socket(self) -> Path:
-        """Supervisor's socket, there while the node runs."""
-        return (self.data / "run").resolve() / "supervisor.sock"
+        """The same where it really is: a long name stands for a directory with a short one."""
+        return self.socket_name.parent.resolve() / self.socket_name.name
 
     def flags(self) -> list[str]:
         """None for the default node, so that it has etcd's default URLs and with them etcd's default ids."""
@@ -68,7 +74,7 @@ TRIO: Final = [
 def start(nodes: list[Local], *flags: str) -> int:
     """Start what is not running and wait until all are healthy; the exit status."""
     LOGS.mkdir(exist_ok=True)
-    started = {node: launch(node, *flags) for node in nodes if not node.socket.exists()}
+    started = {node: launch(node, *flags) for node in nodes if not runs(node)}
     deadline = time.monotonic() + READY_S_MAX
     for node in nodes:
         process = started.get(node)
@@ -97,19 +103,23 @@ def report(nodes: list[Local]) -> None:
     for node in nodes:
         print(f"{node.name} serves clients on {node.client_url}, log in {node.log.relative_to(ROOT)}")
     endpoints = ",".join(f"127.0.0.1:{node.client_port}" for node in nodes)
-    print(f"try: etcdctl --endpoints {endpoints} put foo bar        stop: make down")
+    print(f"try: etcdctl --endpoints {endpoints} put foo bar")
+    supervisorctl = os.path.relpath(Path(sys.executable).with_name("supervisorctl"))
+    for node in nodes:
+        print(f"processes of {node.name}: {supervisorctl} -s unix://{os.path.relpath(node.socket_name)} status")
+    print("stop: make down")
 
 
 def stop(nodes: list[Local]) -> int:
     """Stop what is running, each node cleanly; the exit status."""
-    running = [node for node in nodes if node.socket.exists()]
+    running = [node for node in nodes if runs(node)]
     for node in running:
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{node.socket}", "shutdown"]
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(command, stdout=subprocess.DEVNULL, timeout=STOP_S_MAX, check=False)
     deadline = time.monotonic() + STOP_S_MAX
     for node in running:
-        while node.socket.exists() and answers(node):
+        while runs(node):
             if time.monotonic() > deadline:
                 print(f"{node.name} has not stopped after {STOP_S_MAX:.0f} s", file=sys.stderr)
                 return 1
@@ -120,7 +130,7 @@ def stop(nodes: list[Local]) -> int:
     return 0
 
 
-def answers(node: Local) -> bool:
+def runs(node: Local) -> bool:
     """Whether a supervisor listens behind the socket; a killed one leaves its file."""
     import socket
 

@@ -1,7 +1,9 @@
 """What deploy/ has for systemd and Kubernetes is what these take, and the flags that kubeadm gives are taken here."""
 
 import re
+import runpy
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,15 @@ def test_the_unit_is_what_systemd_takes(tmp_path: Path) -> None:
     )
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
     assert re.search(r"^Type=notify$", unit, re.MULTILINE)
+
+
+def test_a_node_whose_supervisor_was_killed_does_not_count_as_running(tmp_path: Path) -> None:
+    local = runpy.run_path(str(ROOT / "deploy" / "local.py"))
+    node = local["Local"]("node", tmp_path, 1, 2)
+    node.socket.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as supervisor:
+        supervisor.bind(str(node.socket))
+        supervisor.listen()
+        assert local["runs"](node)
+    assert node.socket.exists()
+    assert not local["runs"](node)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -70,15 +71,20 @@ def _command_line(arguments: list[str]) -> flags.CommandLine:
     try:
         line = flags.parse_arguments(arguments)
     except flags.HelpAsked:
-        print(flags.help_text())
-        sys.exit(0)
+        _say(flags.help_text())
     except flags.UsageError as error:
         sys.stderr.write(f"{error}\n{flags.USAGE}")
         sys.exit(EXIT_USAGE)
     if line.positional is None and line.values.get("version") in ("true", "1", "t", "T", "TRUE", "True"):
-        print(flags.version_text(release()))
-        sys.exit(0)
+        _say(flags.version_text(release()))
     return line
+
+
+def _say(text: str) -> NoReturn:
+    """Print and end; quietly, as other programs do, when the reader has gone (`quorate --help | head`)."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text, flush=True)
+    sys.exit(0)
 
 
 def _settings(line: flags.CommandLine) -> Config:

@@ -274,6 +274,16 @@ def test_help_and_version_go_to_stdout(start: Start) -> None:
         assert node.process.stdout.read().startswith(expected)
 
 
+def test_help_into_a_pipe_that_nobody_reads_leaves_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-P", "-m", "quorate.node.launch", "--help"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=SECONDS_MAX, check=False)
+    os.close(writer)
+    assert ended.returncode == -signal.SIGPIPE
+    assert ended.stderr == b""
+
+
 def test_init_system_is_told_when_clients_are_served(start: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as init:
         address = tmp_path / "notify"
