@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+import os
 import random
 import signal
 import sys
@@ -13,6 +13,8 @@ import traceback
 from collections import Counter
 from itertools import count
 from pathlib import Path
+
+import uvloop
 
 from tests.chaos.record import FIGURES, Record
 from tests.chaos.run import run
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=0, help="1, 3 or 5; 0: drawn, mostly 3")
     parser.add_argument("--sum", type=Path, nargs="?", const=FIGURES, help="add up a file of figures instead")
     arguments = parser.parse_args()
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # what is forked here calls exec at once
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background, where it is ignored otherwise
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # nothing is left behind
     if arguments.sum is not None:
@@ -44,7 +47,7 @@ def main() -> int:
         size = arguments.nodes or random.Random(f"size {seed}").choice((1, 3, 3, 3, 3, 3, 3, 5))
         print(f"seed {seed}: {size} nodes, {arguments.seconds:g} s of faults", flush=True)
         try:
-            record = asyncio.run(run(seed, arguments.seconds, size))
+            record = uvloop.run(run(seed, arguments.seconds, size))
         except Exception:  # the harness's own; the next seeds are still worth their time
             traceback.print_exc(file=sys.stdout)
             failed += 1

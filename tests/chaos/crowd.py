@@ -29,6 +29,8 @@ EXPECTED: Final = (
     "mutex: session is expired",
 )
 EXPECTED_CODES: Final = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED")
+# grpc's word for a call that found no connection: no byte of it left the client.
+NOT_CONNECTED: Final = "failed to connect to all addresses"
 PAUSE_AFTER_FAILURE_S: Final = 0.3  # asking a member at once that cannot answer only keeps it busy
 
 
@@ -63,9 +65,14 @@ def surely_without_effect(refused: tuple[str, str]) -> bool:
     return refused[1] in WITHOUT_EFFECT
 
 
+def never_sent(refused: tuple[str, str]) -> bool:
+    """No operation at all: were it found in the log, nobody would have sent it."""
+    return NOT_CONNECTED in refused[1]
+
+
 def _shortened(text: str) -> str:
     """grpc's own texts name addresses and file descriptors."""
-    for beginning in ("failed to connect to all addresses", "Socket closed", "recvmsg:", "ipv4:", "GOAWAY"):
+    for beginning in (NOT_CONNECTED, "Socket closed", "recvmsg:", "ipv4:", "GOAWAY"):
         if beginning in text:
             return beginning
     return text

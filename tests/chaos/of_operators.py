@@ -98,6 +98,8 @@ async def replace_member(field: Battlefield, dice: random.Random, seconds: float
         await asyncio.to_thread(node.kill)
         data, proxy = node.data_dir, field.network.ports[field.nodes.index(node)]
         await asyncio.to_thread(shutil.rmtree, data, True)
+        if node.disk is not None:
+            await asyncio.to_thread(node.disk.sync)  # a power cut would bring the old member back
         learner = dice.random() < 0.5
         url = f"http://127.0.0.1:{proxy}"
         added = await _add(field, others, url, learner)

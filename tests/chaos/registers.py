@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -11,7 +12,7 @@ import grpc
 from quorate.proto import kv_pb2, rpc_pb2
 from tests.chaos.calls import AsyncCaller, refusal
 from tests.chaos.cluster import Member
-from tests.chaos.crowd import Crowd, surely_without_effect
+from tests.chaos.crowd import Crowd, never_sent, surely_without_effect
 from tests.checking.history import Fate, Kind, Operation, Txn
 
 PREFIX: Final = b"key/"
@@ -25,15 +26,17 @@ MIX: Final = (
 
 
 class Registers:
-    """One client with one call at a time, at one member."""
+    """One client with one call at a time, at the first of some members, and at the next one when that is away."""
 
-    def __init__(self, crowd: Crowd, number: int, node: Member, caller: AsyncCaller, timeout_s: float) -> None:
+    def __init__(
+        self, crowd: Crowd, number: int, places: Sequence[tuple[Member, AsyncCaller]], timeout_s: float
+    ) -> None:
         self.operations: list[Operation] = []
         self.txns: list[Txn] = []
         self._crowd = crowd
         self._number = number
-        self._node = node
-        self._caller = caller
+        self._places = places
+        self._place = 0
         self._timeout_s = timeout_s
         self._dice = random.Random(f"registers {crowd.seed} {number}")
         self._keys = [PREFIX + b"%d" % n for n in range(KEYS)]
@@ -49,6 +52,8 @@ class Registers:
                 await self._one(self._dice.choice(self._acts))
                 self._crowd.done += 1
             except grpc.RpcError as error:
+                if never_sent(refusal(error)):
+                    self._place = (self._place + 1) % len(self._places)
                 await self._crowd.failed(refusal(error))
             await self._crowd.pace(self._dice)
 
@@ -86,7 +91,7 @@ class Registers:
         except grpc.RpcError as error:
             fate = Fate.REFUSED if surely_without_effect(refusal(error)) else Fate.UNKNOWN
             returned = time.monotonic_ns()
-            for kind, key, value in changes:
+            for kind, key, value in () if never_sent(refusal(error)) else changes:
                 self._note(kind, key, value, expected, invoked, returned, fate)
             raise
         returned = time.monotonic_ns()
@@ -154,6 +159,8 @@ class Registers:
         try:
             answer = await self._call("KV/Txn", _request(txn))
         except grpc.RpcError as error:
+            if never_sent(refusal(error)):
+                raise
             fate = Fate.REFUSED if surely_without_effect(refusal(error)) else Fate.UNKNOWN
             self.txns.append(txn._replace(returned_ns=time.monotonic_ns(), fate=fate))
             raise
@@ -181,11 +188,12 @@ class Registers:
             self._known[key] = revision if value is not None else 0
 
     async def _call(self, name: str, request: Any) -> Any:
-        return await self._caller.unary(name, request, self._timeout_s)
+        return await self._places[self._place][1].unary(name, request, self._timeout_s)
 
     def _note(self, *columns: Any) -> None:
-        """A member that was started again may be behind what a broken connection to it has told."""
-        self.operations.append(Operation(self._number * 100_000 + self._node.lives, *columns))
+        """A member that was started again may be behind what a broken connection to it has told, as may another one."""
+        connection = (self._number * 10 + self._place) * 100_000 + self._places[self._place][0].lives
+        self.operations.append(Operation(connection, *columns))
 
 
 def _request(txn: Txn) -> rpc_pb2.TxnRequest:

@@ -25,9 +25,9 @@ from tests.chaos.tenants import Locker, Lodger
 from tests.chaos.watchers import Collector, Watcher
 
 KINDS: Final = (of_machines, of_network, of_operators, of_processes)  # they enter their faults when imported
-CLIENTS_PER_MEMBER: Final = 10
+CLIENTS: Final = 48  # of registers
 TIMEOUTS_S: Final = (1.0, 2.0, 8.0)
-RATE: Final = 1500.0  # operations per second that clients aim at together
+RATE: Final = 3000.0  # operations per second that clients aim at together
 POLL_S: Final = 0.05
 CONVERGES_WITHIN_S: Final = 90.0
 FAULTS_END_WITHIN_S: Final = 120.0
@@ -65,17 +65,21 @@ class Clients:
     def made(cls, ground: Battlefield) -> Clients:
         crowd = Crowd(ground.seed, RATE)
         clients = cls(crowd)
+        places = [[(node, AsyncCaller(node.endpoint)) for node in ground.nodes] for _ in range(2)]
+        clients.callers += [caller for row in places for _, caller in row]
+        for name in range(CLIENTS):
+            home = name % len(ground.nodes)
+            row = places[name % 2]
+            # Every third one stays: somebody has to be there when its member is back.
+            reached = [*row[home:], *row[:home]] if name // len(ground.nodes) % 3 else [row[home]]
+            clients.registers.append(Registers(crowd, name, reached, TIMEOUTS_S[name % len(TIMEOUTS_S)]))
         for number, node in enumerate(ground.nodes):
-            callers = [AsyncCaller(node.endpoint) for _ in range(4)]
+            callers = [AsyncCaller(node.endpoint) for _ in range(2)]
             clients.callers += callers
-            for n in range(CLIENTS_PER_MEMBER):
-                timeout_s = TIMEOUTS_S[n % len(TIMEOUTS_S)]
-                name = number * CLIENTS_PER_MEMBER + n
-                clients.registers.append(Registers(crowd, name, node, callers[n % 2], timeout_s))
-            clients.lodgers += [Lodger(crowd, 1000 + 10 * number + n, callers[2]) for n in range(2)]
-            clients.lockers += [Locker(crowd, 2000 + 10 * number + n, callers[2]) for n in range(2)]
-            clients.watchers += [Watcher(crowd, f"watcher {number}/{n}", callers[3]) for n in range(2)]
-            clients.collectors.append(Collector(crowd, f"collector {number}", callers[3]))
+            clients.lodgers += [Lodger(crowd, 1000 + 10 * number + n, callers[0]) for n in range(2)]
+            clients.lockers += [Locker(crowd, 2000 + 10 * number + n, callers[0]) for n in range(2)]
+            clients.watchers += [Watcher(crowd, f"watcher {number}/{n}", callers[1]) for n in range(2)]
+            clients.collectors.append(Collector(crowd, f"collector {number}", callers[1]))
         crowd.clients = len(clients.registers)
         return clients
 

@@ -12,7 +12,7 @@ import grpc
 
 from quorate.proto import rpc_pb2, v3lock_pb2
 from tests.chaos.calls import AsyncCaller, refusal
-from tests.chaos.crowd import Crowd, surely_without_effect
+from tests.chaos.crowd import Crowd, never_sent, surely_without_effect
 from tests.checking.history import Fate, Kind, Operation
 from tests.checking.leases import Fenced, Holding, Leasing, Renewal
 
@@ -79,6 +79,8 @@ class Tenant:
         try:
             answer = await self._call("KV/Put", request)
         except grpc.RpcError as error:
+            if never_sent(refusal(error)):
+                raise
             gone = surely_without_effect(refusal(error))
             fate = Fate.REFUSED if gone else Fate.UNKNOWN
             self.operations.append(Operation(self._number, Kind.PUT, key, value, 0, invoked, time.monotonic_ns(), fate))

@@ -47,6 +47,10 @@ def test_a_power_cut_takes_what_was_not_synced_and_nothing_else(tmp_path: Path) 
         (disk.mount_point / "unsynced").write_bytes(b"lost")
         disk.cut_power()
         assert (disk.mount_point / "synced").read_bytes() == b"kept"
+        (disk.mount_point / "synced").unlink()
+        disk.sync()
+        disk.cut_power()
+        assert not (disk.mount_point / "synced").exists()
         unsynced = disk.mount_point / "unsynced"
         assert not unsynced.exists() or unsynced.read_bytes() != b"lost"
     finally:

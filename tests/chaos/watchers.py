@@ -126,7 +126,7 @@ def joined(collectors: list[Collector]) -> tuple[list[Change], dict[int, int]]:
             seen_ns[revision] = min(when, seen_ns.get(revision, when))
         for watching in collector.done:
             for told in watching.told:
-                fresh: set[int] = {event.revision for event in told.events} - by_revision.keys()
+                fresh = {event.revision for event in told.events if event.revision not in by_revision}
                 for event in told.events:
                     if event.revision in fresh:
                         change = Change(event.revision, event.key, event.value)
