@@ -17,7 +17,7 @@ SEED ?=
 SECONDS ?= 45
 RUNS ?= 3
 NODES ?= 0
-CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --nodes $(NODES)
+CHAOS = GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --nodes $(NODES)
 
 .PHONY: help run cluster down test retest clients chaos chaos-long sim sim-nightly crash-images bit-flips bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 

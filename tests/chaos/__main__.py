@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import signal
 import sys
@@ -20,6 +19,7 @@ from tests.chaos.record import FIGURES, Record
 from tests.chaos.run import run
 
 REFUSALS_SHOWN = 5
+SUMMED = ("operations", "unknown", "changes", "events", "watchers", "locks", "leases", "rights", "visits")
 
 
 def main() -> int:
@@ -32,7 +32,6 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=0, help="1, 3 or 5; 0: drawn, mostly 3")
     parser.add_argument("--sum", type=Path, nargs="?", const=FIGURES, help="add up a file of figures instead")
     arguments = parser.parse_args()
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # what is forked here calls exec at once
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background, where it is ignored otherwise
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # nothing is left behind
     if arguments.sum is not None:
@@ -78,7 +77,7 @@ def summed(path: Path) -> dict[str, object]:
     faults: Counter[str] = Counter()
     for one in runs:
         faults.update(one["faults"])
-    total = {name: sum(one[name] for one in runs) for name in ("operations", "changes", "events", "locks", "leases")}
+    total = {name: sum(one.get(name, 0) for one in runs) for name in SUMMED}
     return {
         "runs": len(runs),
         "hours": round(sum(one["seconds"] for one in runs) / 3600, 2),

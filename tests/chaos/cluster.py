@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Final, TypeGuard
 
 import grpc
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench import processes, servers
-from bench.servers import HOST, Node, NotReadyError
+from bench.servers import HOST, Node
 from quorate.proto import rpc_pb2
 from tests.chaos.calls import AsyncCaller
 from tests.chaos.disks import Disk, why_no_disks
 from tests.chaos.links import Network
+from tests.chaos.people import Person
 
 SEGMENT_BYTES: Final = 2 << 20
+TOKEN_TTL_S: Final = 20
+BCRYPT: Final = "--bcrypt-cost=4"
 READY_WITHIN_S: Final = 120.0  # many tests may share the machine
 POLL_S: Final = 0.05
 KNOBS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
@@ -59,6 +64,14 @@ class Member(Node):
         return self.directory / f"{self.name}.disk" / "data"
 
 
+@dataclass(frozen=True, slots=True)
+class Users:
+    """How users come into a run."""
+
+    flags: tuple[str, ...]  # of each member
+    begin_share: float  # of the run's time, before they are switched on
+
+
 @dataclass(slots=True)
 class Battlefield:
     """A cluster with everything around it."""
@@ -69,6 +82,7 @@ class Battlefield:
     network: Network
     callers: dict[str, AsyncCaller]  # of the operator
     knobs: dict[str, tuple[str, ...]]
+    users: Users | None = None  # if some are made
     compactable: Callable[[], int] = lambda: 0  # the revision up to which all changes are written down
     compacted: int = 0  # the highest revision that was asked for
     findings: list[str] = field(default_factory=list)  # what no fault explains
@@ -149,6 +163,23 @@ def _draw_knobs(seed: int) -> dict[str, tuple[str, ...]]:
     return {name: dice.choice(choices) for name, choices in KNOBS.items()}
 
 
+def _draw_users(seed: int, directory: Path) -> Users | None:
+    """Half of the runs have some, with tokens of either kind, from the beginning or from somewhere in the middle."""
+    dice = random.Random(f"users {seed}")
+    tokens = dice.choice((None, None, f"simple --auth-token-ttl={TOKEN_TTL_S}", "jwt"))
+    begin_share = dice.choice((0.0, dice.uniform(0.1, 0.6)))
+    if tokens is None:
+        return None
+    if tokens != "jwt":
+        return Users(("--auth-token", *tokens.split(), BCRYPT), begin_share)
+    key = directory / "jwt.pem"
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    made = ec.generate_private_key(ec.SECP256R1())
+    key.write_bytes(made.private_bytes(pem, pkcs8, serialization.NoEncryption()))
+    settings = f"jwt,priv-key={key},sign-method=ES256,ttl={TOKEN_TTL_S}s"
+    return Users(("--auth-token", settings, BCRYPT), begin_share)
+
+
 def _members(directory: Path, size: int, ports: list[int], proxies: list[int], flags: tuple[str, ...]) -> list[Member]:
     product = servers.quorate()
     product = replace(product, environment={**product.environment, "QUORATE_WAL_SEGMENT_BYTES": str(SEGMENT_BYTES)})
@@ -182,9 +213,13 @@ async def battlefield(seed: int, size: int, disks: bool = True) -> AsyncIterator
     ports = servers.free_ports(2 * size)
     await network.open(ports[size:])
     knobs = _draw_knobs(seed)
+    users = _draw_users(seed, directory)
+    if users is not None:
+        knobs["users"] = users.flags
     members = _members(directory, size, ports, network.ports, tuple(word for words in knobs.values() for word in words))
-    callers = {member.name: AsyncCaller(member.endpoint) for member in members}
-    field_ = Battlefield(seed, directory, members, network, callers, knobs)
+    root = Person("root")
+    callers = {member.name: AsyncCaller(member.endpoint, root) for member in members}
+    field_ = Battlefield(seed, directory, members, network, callers, knobs, users)
     try:
         for member in members:
             if disks and not why_no_disks():
@@ -221,13 +256,18 @@ def _clear_away(field_: Battlefield) -> None:
                 image.unlink()
 
 
-async def until_ready(node: Member, within_s: float = READY_WITHIN_S) -> bool:
+async def until_ready(field: Battlefield, node: Member, within_s: float = READY_WITHIN_S) -> bool:
     """Whether it accepted a put in time."""
-    try:
-        await asyncio.to_thread(node.wait_ready, within_s)
-    except NotReadyError:
-        return False
-    return True
+    request = rpc_pb2.PutRequest(key=b"ready", value=b"1")
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            await field.callers[node.name].unary("KV/Put", request, within_s)
+        except grpc.RpcError:
+            await asyncio.sleep(POLL_S)
+        else:
+            return True
+    return False
 
 
 def signal_all(node: Node, number: int) -> list[int]:

@@ -6,6 +6,9 @@ import asyncio
 import random
 from typing import Final
 
+from quorate.wire import errors
+from tests.chaos.people import TOKEN_TROUBLE
+
 # Refused before it was given a place in the log.
 WITHOUT_EFFECT: Final = (
     "etcdserver: too many requests",
@@ -13,9 +16,12 @@ WITHOUT_EFFECT: Final = (
     "etcdserver: mvcc: required revision has been compacted",
     "etcdserver: requested lease not found",
 )
+# Refused for who called, before anything else was looked at.
+UNAUTHORIZED: Final = (*TOKEN_TROUBLE, errors.PERMISSION_DENIED.text)
 # What a client has to expect while things break.
 EXPECTED: Final = (
     *WITHOUT_EFFECT,
+    *TOKEN_TROUBLE,
     "Deadline Exceeded",
     "etcdserver: request timed out",
     "etcdserver: leader changed",
@@ -31,6 +37,7 @@ EXPECTED: Final = (
 EXPECTED_CODES: Final = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED")
 # grpc's word for a call that found no connection: no byte of it left the client.
 NOT_CONNECTED: Final = "failed to connect to all addresses"
+LOGIN_PAUSE_S: Final = 0.02
 PAUSE_AFTER_FAILURE_S: Final = 0.3  # asking a member at once that cannot answer only keeps it busy
 
 
@@ -58,11 +65,11 @@ class Crowd:
         self.failures[f"{code} {text}"] = self.failures.get(f"{code} {text}", 0) + 1
         if code not in EXPECTED_CODES and text not in EXPECTED:
             self.unexpected[f"{code} {text}"] = self.unexpected.get(f"{code} {text}", 0) + 1
-        await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+        await asyncio.sleep(PAUSE_AFTER_FAILURE_S if text not in TOKEN_TROUBLE else LOGIN_PAUSE_S)
 
 
 def surely_without_effect(refused: tuple[str, str]) -> bool:
-    return refused[1] in WITHOUT_EFFECT
+    return refused[1] in WITHOUT_EFFECT or refused[1] in UNAUTHORIZED
 
 
 def never_sent(refused: tuple[str, str]) -> bool:

@@ -157,4 +157,4 @@ async def rolling_restart(field: Battlefield, dice: random.Random, seconds: floa
     for node in dice.sample(field.nodes, len(field.nodes)):
         async with node.busy:
             await down(field, node, 0.0, dice.choice(("stop", "kill")))
-        await until_ready(node, 10.0)
+        await until_ready(field, node, 10.0)

@@ -7,7 +7,7 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ from tests.chaos.watchers import joined
 from tests.checking.checker import check
 from tests.checking.history import Change, Fate, Operation, Txn
 from tests.checking.leases import Fenced, Holding, Leasing, check_leases, check_locks
+from tests.checking.rights import Grant, Visit, check_rights
 from tests.checking.watches import Log, Watching, check_watch
 
 if TYPE_CHECKING:
@@ -41,12 +42,15 @@ class History:
     log: list[Change]
     seen_ns: dict[int, int]
     compacted: int  # the highest revision that may have been compacted
+    grants: list[Grant] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
 
     def violations(self) -> Iterable[str]:
         """By rule; each list is short."""
         yield from check([*self.operations, *self.leased], self.log, self.ended(), self.txns)
         yield from check_leases(self.leasings, self.log, self.seen_ns)
         yield from check_locks(self.holdings, self.fences, self.log)
+        yield from check_rights(self.grants, self.visits)
         log = Log(self.log)
         for watching in self.watchings:
             yield from check_watch(watching, log, self.compacted)
@@ -81,7 +85,8 @@ class Record:
         watchings = [w for watcher in (*clients.collectors, *clients.watchers) for w in watcher.done]
         history = History(
             [op for client in clients.registers for op in client.operations],
-            [op for tenant in tenants for op in tenant.operations],
+            [op for tenant in tenants for op in tenant.operations]
+            + [op for guest in clients.guests for op in guest.operations],
             [txn for client in clients.registers for txn in client.txns],
             [leasing for tenant in tenants for leasing in tenant.leasings],
             [holding for locker in clients.lockers for holding in locker.holdings],
@@ -90,6 +95,8 @@ class Record:
             log,
             seen_ns,
             ground.compacted,
+            clients.warden.grants if clients.warden is not None else [],
+            [visit for guest in clients.guests for visit in guest.visits],
         )
         return cls(
             ground.seed, len(ground.nodes), seconds, lasted, history, faults, clients.crowd.failures, ground.knobs,
@@ -132,6 +139,8 @@ class Record:
             "watchers": len(history.watchings),
             "leases": len(history.leasings),
             "locks": len(history.holdings),
+            "rights": len(history.grants),
+            "visits": len(history.visits),
             "faults": dict(sorted(self.faults.items())),
             "judged_s": round(self.judged_s, 2),
             "findings": self.findings[:3],

@@ -18,10 +18,12 @@ from tests.chaos.calls import AsyncCaller, refusal
 from tests.chaos.cluster import Battlefield, battlefield
 from tests.chaos.crowd import Crowd
 from tests.chaos.faults import FAULTS, Fault, NotNow
+from tests.chaos.people import Person, Stranger
 from tests.chaos.plan import Planned, draw
 from tests.chaos.record import Record
 from tests.chaos.registers import Registers
 from tests.chaos.tenants import Locker, Lodger
+from tests.chaos.wardens import GUEST, WORKER, Guest, Warden
 from tests.chaos.watchers import Collector, Watcher
 
 KINDS: Final = (of_machines, of_network, of_operators, of_processes)  # they enter their faults when imported
@@ -45,6 +47,8 @@ class Clients:
     lockers: list[Locker] = field(default_factory=list)
     watchers: list[Watcher] = field(default_factory=list)
     collectors: list[Collector] = field(default_factory=list)
+    guests: list[Guest] = field(default_factory=list)
+    warden: Warden | None = None  # where there are users
     callers: list[AsyncCaller] = field(default_factory=list)
 
     def work(self) -> Iterator[Coroutine[Any, Any, None]]:
@@ -53,6 +57,10 @@ class Clients:
             yield register.run()
         for tenant in (*self.lodgers, *self.lockers):
             yield tenant.run()
+        for guest in self.guests:
+            yield guest.run()
+        if self.warden is not None:
+            yield self.warden.run()
         for watcher in self.watchers:
             yield watcher.run()
 
@@ -62,10 +70,11 @@ class Clients:
             await asyncio.sleep(POLL_S)
 
     @classmethod
-    def made(cls, ground: Battlefield) -> Clients:
+    def made(cls, ground: Battlefield, seconds: float) -> Clients:
         crowd = Crowd(ground.seed, RATE)
         clients = cls(crowd)
-        places = [[(node, AsyncCaller(node.endpoint)) for node in ground.nodes] for _ in range(2)]
+        worker = Person(WORKER)
+        places = [[(node, AsyncCaller(node.endpoint, worker)) for node in ground.nodes] for _ in range(2)]
         clients.callers += [caller for row in places for _, caller in row]
         for name in range(CLIENTS):
             home = name % len(ground.nodes)
@@ -74,20 +83,29 @@ class Clients:
             reached = [*row[home:], *row[:home]] if name // len(ground.nodes) % 3 else [row[home]]
             clients.registers.append(Registers(crowd, name, reached, TIMEOUTS_S[name % len(TIMEOUTS_S)]))
         for number, node in enumerate(ground.nodes):
-            callers = [AsyncCaller(node.endpoint) for _ in range(2)]
+            callers = [AsyncCaller(node.endpoint, worker) for _ in range(2)]
             clients.callers += callers
             clients.lodgers += [Lodger(crowd, 1000 + 10 * number + n, callers[0]) for n in range(2)]
             clients.lockers += [Locker(crowd, 2000 + 10 * number + n, callers[0]) for n in range(2)]
             clients.watchers += [Watcher(crowd, f"watcher {number}/{n}", callers[1]) for n in range(2)]
             clients.collectors.append(Collector(crowd, f"collector {number}", callers[1]))
         crowd.clients = len(clients.registers)
+        if ground.users is not None:
+            operators = list(ground.callers.values())
+            clients.warden = warden = Warden(crowd, operators, ground.users.begin_share * seconds)
+            known, strangers = Person(GUEST), (Stranger(""), Stranger("", "made.up"))
+            for number, node in enumerate(ground.nodes):
+                for n, person in enumerate((known, known, strangers[number % 2])):
+                    caller = AsyncCaller(node.endpoint, person)
+                    clients.callers.append(caller)
+                    clients.guests.append(Guest(crowd, 3000 + 10 * number + n, caller, warden))
         return clients
 
 
 async def run(seed: int, seconds: float, size: int = 3) -> Record:
     """Break a cluster for so long and judge it; what is found is in the record, and kept on disk."""
     async with battlefield(seed, size) as ground:
-        clients = Clients.made(ground)
+        clients = Clients.made(ground, seconds)
         ground.compactable = lambda: clients.crowd.last_seen
         faults: Counter[str] = Counter()
         async with asyncio.TaskGroup() as group:

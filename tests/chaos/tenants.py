@@ -61,10 +61,14 @@ class Tenant:
 
     async def _renew(self, lease: int) -> Renewal | None:
         """None when the lease is gone."""
-        invoked = time.monotonic_ns()
+        await self._caller.person.come_in(self._caller, ANSWER_S_MAX)
+        token, invoked = self._caller.person.token, time.monotonic_ns()
         call = self._caller.stream("Lease/LeaseKeepAlive", [rpc_pb2.LeaseKeepAliveRequest(ID=lease)], ANSWER_S_MAX)
         try:
             answer = await call.read()
+        except grpc.RpcError as error:
+            self._caller.person.refused(token, refusal(error)[1])
+            raise
         finally:
             call.cancel()
         if answer is grpc.aio.EOF:

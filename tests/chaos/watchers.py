@@ -18,6 +18,7 @@ from tests.checking.history import Change
 from tests.checking.watches import Event, Told, Watching
 
 GROWS_OLD_S: Final = (0.5, 8.0)
+LOGIN_S_MAX: Final = 3.0
 BACK_AT_MOST: Final = 300  # revisions
 
 
@@ -54,6 +55,12 @@ class Watcher:
         """Watch until the stream ends or it was long enough; the revision with which it was given up, or 0."""
         told: list[Told] = []
         start, compacted, ended = 0, 0, asyncio.Event()
+        try:
+            await self._caller.person.come_in(self._caller, LOGIN_S_MAX)
+        except grpc.RpcError as error:
+            await self._crowd.failed(refusal(error))
+            return 0
+        token = self._caller.person.token
         call = self._caller.stream("Watch/Watch", one(rpc_pb2.WatchRequest(create_request=create), ended), None)
         try:
             async with asyncio.timeout(seconds):
@@ -63,6 +70,7 @@ class Watcher:
                     if answer.canceled:
                         compacted = answer.compact_revision
                         if not compacted:
+                            self._caller.person.refused(token, answer.cancel_reason)
                             await self._crowd.failed(("UNAVAILABLE", f"watcher: {answer.cancel_reason}"))
                         break
                     if not answer.created or answer.events:
@@ -70,6 +78,7 @@ class Watcher:
         except TimeoutError:
             pass
         except grpc.RpcError as error:
+            self._caller.person.refused(token, refusal(error)[1])
             await self._crowd.failed(refusal(error))
         finally:
             ended.set()
