@@ -6,17 +6,17 @@ texts, as operators search for them.
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from quorate.consensus import healing
-from quorate.consensus.connections import Contexts
+from quorate.consensus.connections import Contexts, to_peer
 from quorate.consensus.healing import Help
 from quorate.consensus.membership import Member, Membership, Meta, member_id
 from quorate.consensus.meta import MetaFiles
@@ -228,7 +228,7 @@ def refuse_second_bootstrap(meta: Meta, name: str, urls_by_name: Mapping[str, li
         for url in urls:
             try:
                 cluster, members = fetch(url, BOOTSTRAPPED_TIMEOUT_S)
-            except (OSError, ValueError, http.client.HTTPException):
+            except (OSError, ValueError):
                 continue
             if cluster != meta.membership.cluster_id:
                 continue
@@ -272,7 +272,7 @@ def _running_cluster(config: Config, fetch: FetchMembers) -> tuple[int, list[Mem
         for url in urls:
             try:
                 return fetch(url, JOIN_TIMEOUT_S)
-            except (OSError, ValueError, http.client.HTTPException) as error:
+            except (OSError, ValueError) as error:
                 log.warn("failed to get cluster response", address=url, error=str(error))
     raise OperatorError(
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
@@ -299,21 +299,13 @@ def fetch_members(context: Contexts) -> FetchMembers:
     """Asks `/members` of a peer port; `context` is for https."""
 
     def fetch(url: str, timeout_s: float) -> tuple[int, list[Member]]:
-        parts = urlsplit(url)
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(parts.netloc, timeout=timeout_s, context=context())
-        else:
-            connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
-        try:
+        with to_peer(url, timeout_s, context) as connection:
             connection.request("GET", "/members")
             response = connection.getresponse()
             body = response.read()
-            if response.status != http.HTTPStatus.OK:
+            if response.status != HTTPStatus.OK:
                 raise ValueError(f"peer answered with status {response.status}")
             number = int(response.headers.get("X-Etcd-Cluster-ID", ""), 16)
             return number, [Member.from_json(fields) for fields in json.loads(body)]
-        finally:
-            connection.close()
 
     return fetch

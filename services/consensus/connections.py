@@ -14,16 +14,19 @@ import errno
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from quorate.consensus.frames import Decoder, FrameDamaged, PeerMessage
 from quorate.consensus.handshake import HEAD_BYTES_MAX, BadRequest, Hello, pack_hello, parse_status
 from quorate.node.lifecycle import OperatorError
 from quorate.node.tls_failures import CLOSED, explain
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 HANDSHAKE_RECORD: Final = b"\x16"  # how TLS begins
 BODY_BYTES_MAX: Final = 4096  # of a request that is no stream
@@ -43,6 +46,25 @@ class Refused(Exception):  # noqa: N818 - it names an outcome
     def __init__(self, status: HTTPStatus) -> None:
         super().__init__(f"the peer answered {status.value} {status.phrase}")
         self.status = status
+
+
+@contextlib.contextmanager
+def to_peer(url: str, timeout_s: float, context: Contexts) -> Iterator[HTTPConnection]:
+    """A connection for plain requests to a peer url; `context` is for https. OSError, or ValueError where the answer
+    is no HTTP."""
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection  # only members that join or heal ask
+
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        connection: HTTPConnection = HTTPSConnection(parts.netloc, timeout=timeout_s, context=context())
+    else:
+        connection = HTTPConnection(parts.netloc, timeout=timeout_s)
+    try:
+        yield connection
+    except HTTPException as error:
+        raise ValueError(f"{url} does not answer as a member: {str(error) or type(error).__name__}") from error
+    finally:
+        connection.close()
 
 
 def tune(connection: socket.socket, silence_ms: int) -> None:

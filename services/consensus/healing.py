@@ -14,7 +14,6 @@ Every step is durable before the next, and all that follow a grant are made agai
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from collections.abc import Callable
@@ -28,11 +27,12 @@ from quorate.consensus.membership import Member, Membership, Meta, pack_meta, un
 from quorate.consensus.meta import MetaFiles
 from quorate.consensus.raft.messages import NOBODY, ConfState
 from quorate.consensus.replacing import Ask, Claim, Grant, NotGranted
-from quorate.consensus.segments import segment_paths, sync_directory, write_durably
+from quorate.consensus.segments import segment_paths, write_durably
 from quorate.consensus.wal import Wal
 from quorate.consensus.wal_format import DamagedLog, SegmentHeader
 from quorate.node import logs, quarantine
 from quorate.node.config import Config
+from quorate.node.directories import sync_directory
 from quorate.node.lifecycle import OperatorError
 from quorate.proto import rpc_pb2 as rpc
 from quorate.wire.messages import ClusterOp
@@ -148,7 +148,7 @@ def _wait_for_grant(claim: Claim, urls: list[str], help_: Help) -> Grant:
                 raise Stopped
             try:
                 return help_.ask(url, claim)
-            except (OSError, ValueError, KeyError, http.client.HTTPException, NotGranted) as error:
+            except (OSError, ValueError, KeyError, NotGranted) as error:
                 failures.append(str(error) or type(error).__name__)
         if time.monotonic() - complained_at > COMPLAIN_S:
             complained_at = time.monotonic()

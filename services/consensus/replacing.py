@@ -6,7 +6,6 @@ it; the others say so. Why a new id: `raft.confchange.replacement`.
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
@@ -15,12 +14,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
 
 from quorate.consensus.calls import Calls
-from quorate.consensus.connections import Contexts
+from quorate.consensus.connections import Contexts, to_peer
 from quorate.consensus.driver import Driver
 from quorate.consensus.handshake import REPLACE_PATH, BadRequest, Request, pack_response
 from quorate.consensus.membership import Member, member_id, pack_newcomer
@@ -62,24 +60,16 @@ class NotGranted(Exception):  # noqa: N818 - it names an outcome
 
 
 def asking(context: Contexts, timeout_s: float = ANSWER_TIMEOUT_S) -> Ask:
-    """Asks at a peer url; NotGranted, OSError, HTTPException or ValueError. `context` is for https."""
+    """Asks at a peer url; NotGranted, OSError or ValueError. `context` is for https."""
 
     def ask(url: str, claim: Claim) -> Grant:
-        parts = urlsplit(url)
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(parts.netloc, timeout=timeout_s, context=context())
-        else:
-            connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
-        try:
+        with to_peer(url, timeout_s, context) as connection:
             connection.request("POST", REPLACE_PATH, headers=_headers(claim))
             response = connection.getresponse()
             body = response.read()
             if response.status != HTTPStatus.OK:
                 raise NotGranted(f"{url} answered {response.status}: {body.decode(errors='replace').strip()}")
             return _unpack(json.loads(body))
-        finally:
-            connection.close()
 
     return ask
 

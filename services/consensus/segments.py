@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from quorate.consensus.wal_format import HEADER_BYTES, SegmentHeader
+from quorate.node.directories import sync_directory
 
 ZEROS: Final = bytes(1 << 20)
 SPARE: Final = "spare.tmp"
@@ -33,15 +34,6 @@ def lock_directory(directory: Path) -> int:
         os.close(descriptor)
         raise DirectoryInUse(directory) from None
     return descriptor
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes renames and removals in `directory` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_durably(path: Path, data: bytes) -> None:

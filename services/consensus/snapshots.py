@@ -38,8 +38,9 @@ from quorate.consensus.handshake import BadRequest, Hello
 from quorate.consensus.membership import Membership, membership_from_json, membership_json
 from quorate.consensus.peers import SNAPSHOT, PeerSettings
 from quorate.consensus.raft import messages as raft
-from quorate.consensus.segments import FILE_MODE, sync_directory
+from quorate.consensus.segments import FILE_MODE
 from quorate.node import logs
+from quorate.node.directories import sync_directory
 from quorate.node.tls import PeerRefused
 from quorate.node.tls_failures import explain
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from quorate.consensus.positions import Position, Positions
 from quorate.consensus.raft.messages import Entry, HardState
-from quorate.consensus.segments import Segment, SegmentStore, lock_directory, segment_paths, sync_directory
+from quorate.consensus.segments import Segment, SegmentStore, lock_directory, segment_paths
 from quorate.consensus.wal_format import (
     ALIGNMENT,
     HEADER_BYTES,
@@ -37,6 +37,7 @@ from quorate.consensus.wal_format import (
     scan_segment,
 )
 from quorate.node import logs
+from quorate.node.directories import sync_directory
 
 log = logs.named("wal")
 

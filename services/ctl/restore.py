@@ -19,6 +19,7 @@ from quorate.consensus.membership import Meta
 from quorate.consensus.segments import write_durably
 from quorate.ctl import etcd_file
 from quorate.node.config import Config
+from quorate.node.directories import sync_directory
 from quorate.storage import restoring as database
 
 DRAFT: Final = "restoring"
@@ -59,14 +60,14 @@ def restore(backup: Path, config: Config, wishes: Wishes) -> Meta:
             _begin(begun, config.wal_path)
         log.write_log(config.wal_path if config.wal_dir else draft / "wal", meta)
         for made in (draft, config.wal_path.parent) if config.wal_dir else (draft,):
-            _sync(made)
+            sync_directory(made)
         draft.rename(config.member_path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    _sync(directory)
+    sync_directory(directory)
     begun.unlink(missing_ok=True)
-    _sync(directory.parent)
+    sync_directory(directory.parent)
     return meta
 
 
@@ -110,11 +111,3 @@ def _write_database(backup: Path, content_bytes: int, target: Path) -> None:
         os.truncate(target, content_bytes)
         target.chmod(0o600)
         database.contents(target)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

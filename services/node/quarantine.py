@@ -5,12 +5,13 @@ A quarantine is a directory beside the files, on the same file system, so that m
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+
+from quorate.node.directories import sync_directory
 
 NAME: Final = "quarantine"
 KEPT_MAX: Final = 3  # one damage after the other must not fill the disk
@@ -28,7 +29,7 @@ def move_aside(directory: Path, paths: Iterable[Path]) -> Path:
         if path.exists():
             path.rename(place / path.name)
     for changed in (place, quarantine, directory):
-        _sync(changed)
+        sync_directory(changed)
     for outdated in sorted(path for path in quarantine.iterdir() if path.is_dir())[:-KEPT_MAX]:
         shutil.rmtree(outdated)
     return place
@@ -40,11 +41,3 @@ def _new_place(quarantine: Path) -> Path:
     place = quarantine / name
     place.mkdir(mode=0o700)
     return place
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

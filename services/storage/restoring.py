@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from quorate.node.directories import sync_directory
 from quorate.storage import hashkv, schema
 from quorate.storage.database import checked
 from quorate.wire.messages import MAIN_SHIFT
@@ -95,4 +96,4 @@ def renew(path: Path, index: int, term: int, bump: int = 0, mark_compacted: bool
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()
-    schema.sync_directory(path.parent)
+    sync_directory(path.parent)

@@ -23,14 +23,14 @@ The other tables have a `crc` over their other columns (`sealed`), looked at whe
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import google_crc32c
-import sqlite_utils
+
+from quorate.node.directories import sync_directory
 
 VERSION: Final = 5
 APPLICATION_ID: Final = 0x51554F52  # "QUOR": tells our file from another SQLite database
@@ -182,6 +182,8 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _create(connection: sqlite3.Connection) -> None:
+    import sqlite_utils  # only here: the import is a fifth of what storage needs without keys
+
     database = sqlite_utils.Database(connection)
     with database.conn:
         database.execute("BEGIN")
@@ -229,15 +231,6 @@ def seal_of(record: int, previous: int, blob: bytes) -> int:
     numbers = record ^ previous
     crc: int = google_crc32c.value(blob)
     return crc ^ (numbers ^ numbers >> 32) & 0xFFFFFFFF
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names of new files in a directory outlive a power loss."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_ours(connection: sqlite3.Connection, path: Path) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from quorate.node.directories import sync_directory
 from quorate.storage import schema, scrub
 from quorate.storage.database import Database
 
@@ -56,7 +57,7 @@ def take(database: Path) -> Image:
         old.unlink()
     path = database.with_name(f"{index:016x}{SUFFIX}")
     draft.rename(path)
-    schema.sync_directory(database.parent)
+    sync_directory(database.parent)
     return Image(index, term, path)
 
 
@@ -152,7 +153,7 @@ def install(image: Path, database: Path) -> None:
     for suffix in ("-wal", "-shm"):  # closing has emptied them; one of another database must not be read into this one
         Path(f"{database}{suffix}").unlink(missing_ok=True)
     whole.replace(database)
-    schema.sync_directory(database.parent)
+    sync_directory(database.parent)
     image.unlink(missing_ok=True)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import os
 import random
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from types import SimpleNamespace, TracebackType
+from types import ModuleType, SimpleNamespace, TracebackType
 
 from tests.simulation.whole import world as worlds
 from tests.simulation.whole.world import MS, current
@@ -157,6 +158,28 @@ def mount(disks: dict[str, Disk]) -> None:
     """These are the disks from now on, by the first part of their paths."""
     _disks.clear()
     _disks.update(disks)
+
+
+class DirectoriesOs:
+    """What the syncing of directories asks of `os`: the logs' are simulated, the databases' are not."""
+
+    O_RDONLY, O_DIRECTORY, O_CLOEXEC = os.O_RDONLY, os.O_DIRECTORY, os.O_CLOEXEC
+
+    def __init__(self, simulated: Os) -> None:
+        self._simulated = simulated
+        self._of: dict[int, Os | ModuleType] = {}
+
+    def open(self, path: PurePosixPath, flags: int) -> int:
+        system = self._simulated if isinstance(path, SimPath) else os
+        descriptor = system.open(path, flags)  # type: ignore[arg-type]
+        self._of[descriptor] = system
+        return descriptor
+
+    def fsync(self, descriptor: int) -> None:
+        self._of[descriptor].fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        self._of.pop(descriptor).close(descriptor)
 
 
 def disk_of(path: PurePosixPath) -> Disk:

@@ -9,6 +9,7 @@ from typing import Any
 from quorate.api import ring
 from quorate.consensus import calls, driver, node, segments, snapshots, wal
 from quorate.consensus import retention as retention_module
+from quorate.node import directories
 from quorate.storage import compaction, database, reads, scrub, service
 from quorate.storage import snapshot as images
 from quorate.wire import sockets
@@ -36,6 +37,7 @@ class System:
             (wal, "mmap", disks.Mmap(self.os)),
             (wal, "time", time),
             (segments, "os", self.os),
+            (directories, "os", disks.DirectoriesOs(self.os)),
             (segments, "fcntl", disks.Fcntl()),
             (segments, "threading", disks.Threading),
             (driver, "time", time),
