@@ -8,8 +8,8 @@ import os
 import random
 import ssl
 import time
-from functools import partial
-from typing import Any, Final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final
 
 from quorate.consensus import bootstrap
 from quorate.consensus.alone import go_alone
@@ -25,16 +25,18 @@ from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.replacing import asking
 from quorate.consensus.round_trips import RoundTrips
 from quorate.consensus.snapshots import Snapshots
-from quorate.consensus.stats import Stats
 from quorate.consensus.wal import SEGMENT_BYTES
 from quorate.consensus.wal_format import DamagedLog
 from quorate.node import flags, lifecycle, logs, tls
 from quorate.node.config import Config
-from quorate.node.expiry import Expiry
 from quorate.node.lifecycle import OperatorError, StartAgain
 from quorate.node.tls import TlsFiles
 from quorate.wire.messages import Part
 from quorate.wire.sockets import Address, Endpoint
+
+if TYPE_CHECKING:
+    from quorate.consensus.stats import Stats
+    from quorate.node.expiry import Expiry
 
 log = logs.named()
 
@@ -48,7 +50,7 @@ async def main(config: Config) -> None:
     stop = lifecycle.stop_event()
     files = tls.peer_side(config)
     server_context, client_context = peer_contexts(files)
-    expiry = Expiry("peer", files) if files.enabled else None
+    expiry = expiry_of(files)
     segment_bytes = int(os.environ.get(SEGMENT_VARIABLE, SEGMENT_BYTES))
     listeners = [
         (one, is_encrypted(url, server_context))
@@ -83,13 +85,20 @@ async def main(config: Config) -> None:
     peers = Peers(loop, settings, driver.membership, driver.hear, removed.set, snapshots.receive)
     peers.on_replace = node.replacing.answer
     driver.network, driver.courier = peers, snapshots
-    stats = Stats(driver, peers, snapshots, node.rejoining, node.rebuilding, expiry)
-    driver.on_stats = stats.render
+    round_trips = RoundTrips(peers)
+
+    @cache
+    def stats() -> Stats:
+        from quorate.consensus.stats import Stats  # only where somebody scrapes: it costs memory and start-up time
+
+        return Stats(driver, peers, snapshots, node.rejoining, node.rebuilding, round_trips, expiry)
+
+    driver.on_stats = lambda: stats().render()
     driver.on_removed = removed.set
     peers.answer = Inquiries(loop, driver, node.calls.perform, endpoint.incarnation).answer
     peers.start(listeners)
     driver.start(config.api_workers, hasten=start.is_new or config.initial_election_tick_advance)
-    watching = [loop.create_task(RoundTrips(peers, stats.registry).watch())]
+    watching = [loop.create_task(round_trips.watch())]
     if expiry is not None:
         watching.append(loop.create_task(expiry.watch()))
     try:
@@ -141,6 +150,15 @@ async def hand_over(driver: Driver) -> None:
                 driver.role_changed.clear()
                 await driver.role_changed.wait()
     log.info("leadership transfer finished", leader=f"{core.leader_id:x}")
+
+
+def expiry_of(files: TlsFiles) -> Expiry | None:
+    """The certificates members see, if they see any; only then the libraries for it are loaded."""
+    if not files.enabled:
+        return None
+    from quorate.node.expiry import Expiry
+
+    return Expiry("peer", files)
 
 
 def is_encrypted(url: str, context: ssl.SSLContext | None) -> bool:

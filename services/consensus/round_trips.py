@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Final
-
-from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 
 from quorate.consensus.peers import Peers
 
 PERIOD_S: Final = 3.0  # as often as etcd probes
-disable_created_metrics()  # type: ignore[no-untyped-call]  # etcd has none
-
-BUCKETS: Final = [0.0001 * 2**step for step in range(16)]
+BUCKETS: Final = tuple(0.0001 * 2**step for step in range(16))
 
 
 class RoundTrips:
-    """One histogram with a label for each member."""
+    """What was measured, by member, in plain numbers: few nodes without figures need a library for them."""
 
-    def __init__(self, peers: Peers, registry: CollectorRegistry) -> None:
+    def __init__(self, peers: Peers) -> None:
         self._peers = peers
-        self._histogram = Histogram(
-            "etcd_network_peer_round_trip_time_seconds",
-            "Round trips between members.",
-            ["To"],
-            buckets=BUCKETS,
-            registry=registry,
-        )
+        self._counts: dict[int, list[int]] = {}
+        self._seconds: dict[int, float] = {}
 
     async def watch(self) -> None:
         """Sample until cancelled."""
@@ -38,4 +31,11 @@ class RoundTrips:
         """One observation for each stream that is connected."""
         for number in self._peers.peers:
             for seconds in self._peers.round_trips_s(number):
-                self._histogram.labels(f"{number:x}").observe(seconds)
+                counts = self._counts.setdefault(number, [0] * (len(BUCKETS) + 1))
+                counts[bisect_left(BUCKETS, seconds)] += 1
+                self._seconds[number] = self._seconds.get(number, 0.0) + seconds
+
+    def figures(self) -> Iterator[tuple[int, list[int], float]]:
+        """Of each member that was ever measured: its id, observations by bucket with a last one for more, seconds."""
+        for number, counts in self._counts.items():
+            yield number, counts, self._seconds[number]

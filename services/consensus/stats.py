@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from quorate.consensus.driver import Driver
 from quorate.consensus.healing import Rejoining
@@ -15,6 +17,7 @@ from quorate.consensus.peers import Peers
 from quorate.consensus.raft.messages import NOBODY
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.rebuilding import Rebuilding
+from quorate.consensus.round_trips import BUCKETS, RoundTrips
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.wal import SYNC_BUCKETS
 from quorate.node.expiry import Expiry
@@ -30,9 +33,11 @@ class Stats(Collector):
         snapshots: Snapshots,
         rejoining: Rejoining,
         rebuilding: Rebuilding,
+        round_trips: RoundTrips,
         expiry: Expiry | None = None,
     ) -> None:
         self._rebuilding = rebuilding
+        self._round_trips = round_trips
         self._rejoining = rejoining
         self._driver = driver
         self._peers = peers
@@ -55,6 +60,7 @@ class Stats(Collector):
         yield from self._server()
         yield from self._log()
         yield from self._network()
+        yield self._distances()
         yield from self._healing()
 
     def _server(self) -> Iterator[Metric]:
@@ -121,17 +127,20 @@ class Stats(Collector):
 
     def _log(self) -> Iterator[Metric]:
         wal = self._driver.wal
-        total = 0
-        buckets: list[tuple[str, float]] = []
-        for bound, count in zip((*map(str, SYNC_BUCKETS), "+Inf"), wal.sync_counts, strict=True):
-            total += count
-            buckets.append((bound, total))
         histogram = HistogramMetricFamily(
             "etcd_disk_wal_fsync_duration_seconds", "How long the log waits for the disk."
         )
-        histogram.add_metric([], buckets, wal.sync_seconds)
+        histogram.add_metric([], _cumulated(SYNC_BUCKETS, wal.sync_counts), wal.sync_seconds)
         yield histogram
         yield GaugeMetricFamily("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", value=wal.written_bytes)
+
+    def _distances(self) -> Metric:
+        histogram = HistogramMetricFamily(
+            "etcd_network_peer_round_trip_time_seconds", "Round trips between members.", labels=["To"]
+        )
+        for number, counts, seconds in self._round_trips.figures():
+            histogram.add_metric([f"{number:x}"], _cumulated(BUCKETS, counts), seconds)
+        return histogram
 
     def _network(self) -> Iterator[Metric]:
         local = f"{self._driver.member_id:x}"
@@ -159,3 +168,9 @@ class Stats(Collector):
             ("snapshot_receive_success", self._snapshots.received),
         ):
             yield CounterMetricFamily(prefix + name, "Snapshots between members.", value=value)
+
+
+def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Prometheus' form of the counts between bounds: each bucket also counts what is in those before it."""
+    names = (*map(floatToGoString, bounds), "+Inf")
+    return list(zip(names, accumulate(counts), strict=True))

@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 
 import click
 import google_crc32c
-from pydantic import ValidationError
 
 from quorate.ctl import etcd_file, go_text
 from quorate.ctl.bbolt import BboltError, BboltFile
@@ -163,8 +162,6 @@ def restore_command(
         urls = settings.pop("initial_advertise_peer_urls").split(",")
         config = Config(initial_advertise_peer_urls=urls, **settings)  # type: ignore[arg-type]
         _ = config.initial_members
-    except ValidationError as error:
-        raise BadArguments(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
     except ValueError as error:
         raise BadArguments(str(error)) from error
     say("restoring snapshot", path=str(file), data_dir=config.data_dir)

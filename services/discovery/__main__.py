@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def main() -> None:
             log.fatal("discovery failed", error=sentence)
             sys.stderr.write(f"quorate: {sentence}\n")
             sys.exit(launch.EXIT_ERROR)
-        configuration.render(config.model_copy(update=settings), path)
+        configuration.render(replace(config, **settings), path)
     launch.exec_supervisor(dict(os.environ))
 
 

@@ -1,21 +1,25 @@
-"""Every setting of a node, its default and its unit: one frozen model, named as etcd names its flags.
+# ruff: noqa: RUF009 - flag() makes a field of its own at each call
+"""Every setting of a node, its default and its unit: one frozen dataclass, named as etcd names its flags.
 
 The launcher fills it from flags, environment or file (`settings.py`) and renders it as JSON; the four services read
 that JSON with `load`. A flag `--max-txn-ops` is the attribute `max_txn_ops`. Durations are whole milliseconds unless
 the comment on the attribute says otherwise. The class an attribute stands in is its heading in `quorate --help`.
+
+What the operator wrote is checked once, on its way in (`flags.py`, `settings.py`, `validation.py`). The services read
+what the launcher rendered; a library that checks it again would cost each of them 10 MiB and a tenth of a second.
 """
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import os
 import tempfile
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from quorate.node.places import CONFIG_VARIABLE
 
@@ -35,18 +39,32 @@ DURATION: Final = "duration"  # on the command line a Go duration such as 1h2m3.
 URLS: Final = "urls"  # comma separated, each a scheme://host:port
 WORDS: Final = "words"  # comma separated
 
+TEXT: Final = "text"  # where a field keeps its sentence
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The least and the greatest value a number may have; None for no limit."""
+
+    lowest: int
+    highest: int | None = None
+
+
 Duration = Annotated[int, DURATION]
 Urls = Annotated[list[str], URLS]
 Words = Annotated[list[str], WORDS]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Bounds(0)]
 
 
 def flag(default: Any, text: str) -> Any:
     """A setting with its default and the sentence `--help` says about it."""
-    return Field(default=default, description=text)
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={TEXT: text})
+    return field(default=default, metadata={TEXT: text})
 
 
-class Member(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Member:
     """This member: its name, its files, its addresses and its limits."""
 
     name: str = flag("default", "Name of this member.")
@@ -68,7 +86,7 @@ class Member(BaseModel):
     backend_batch_limit: int = flag(0, "Most operations in a backend commit; 0 is 10000.")
     max_txn_ops: Count = flag(128, "Most operations in one transaction.")
     max_request_bytes: Count = flag(1_572_864, "Largest request a client may send, in bytes.")
-    max_concurrent_streams: Annotated[int, Field(ge=0, le=2**32 - 1)] = flag(
+    max_concurrent_streams: Annotated[int, Bounds(0, 2**32 - 1)] = flag(
         2**32 - 1, "Streams a client may have open on one connection."
     )
     grpc_keepalive_min_time: Duration = flag(5_000, "Shortest time between two pings of a client.")
@@ -92,7 +110,8 @@ class Member(BaseModel):
     downgrade_check_time: Duration = flag(5_000, "Time between two checks of the downgrade state.")
 
 
-class Clustering(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Clustering:
     """The cluster this member founds or joins."""
 
     initial_advertise_peer_urls: Urls = flag([DEFAULT_PEER_URL], "Peer URLs to tell the other members.")
@@ -123,7 +142,8 @@ class Clustering(BaseModel):
     discovery_password: str = flag("", "Password of that user.")
 
 
-class Security(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Security:
     """TLS towards clients and towards members, and who may ask."""
 
     cert_file: str = flag("", "Certificate shown to clients.")
@@ -154,7 +174,8 @@ class Security(BaseModel):
     host_whitelist: Words = flag(["*"], "Host names accepted from HTTP clients on an insecure port.")
 
 
-class Auth(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Auth:
     """Tokens and passwords."""
 
     auth_token: str = flag("simple", "Kind of token: simple, or jwt with its options.")
@@ -162,7 +183,8 @@ class Auth(BaseModel):
     bcrypt_cost: int = flag(HASH_COST_DEFAULT, "Cost of a password hash, 4 to 31.")
 
 
-class Compaction(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Compaction:
     """Dropping history, and checking that members agree."""
 
     auto_compaction_mode: str = flag("periodic", "'periodic' keeps a time, 'revision' keeps a number of revisions.")
@@ -173,7 +195,8 @@ class Compaction(BaseModel):
     compact_hash_check_time: Duration = flag(60_000, "Time between two comparisons of compaction hashes.")
 
 
-class Logging(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Logging:
     """Where log lines go and how they look."""
 
     logger: str = flag("zap", "Kind of logger; zap, etcd's JSON lines, is the only one.")
@@ -187,7 +210,8 @@ class Logging(BaseModel):
     )
 
 
-class Monitoring(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
     """Metrics, profiling and tracing."""
 
     metrics: str = flag("basic", "basic, or extensive for latency histograms.")
@@ -200,41 +224,38 @@ class Monitoring(BaseModel):
     distributed_tracing_sampling_rate: Count = flag(0, "Traces per million requests.")
 
 
-class Unsafe(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Unsafe:
     """For tests and rescue only."""
 
     unsafe_no_fsync: bool = flag(False, "Do not wait for the disk. Data is lost when the machine stops.")
 
 
-class Compatibility(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Compatibility:
     """Accepted for etcd's sake."""
 
     v2_deprecation: str = flag("write-only", "Phase of the v2 store's removal.")
 
 
-class Quorate(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Quorate:
     """Quorate's own; etcd has no such flag."""
 
     run_dir: str = flag("", "Directory of the local sockets; default a short path derived from the data directory.")
-    api_workers: Annotated[int, Field(ge=1, le=64)] = flag(1, "API processes that share the client port.")
+    api_workers: Annotated[int, Bounds(1, 64)] = flag(1, "API processes that share the client port.")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Config(Quorate, Compatibility, Unsafe, Monitoring, Logging, Compaction, Auth, Security, Clustering, Member):
     """One node's settings, immutable. `data_dir`, `wal_dir` and `run_dir` are absolute once it exists."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _place(cls, given: dict[str, Any]) -> dict[str, Any]:
-        placed = dict(given)
-        name = placed.get("name") or cls.model_fields["name"].default
-        data_dir = Path(placed.get("data_dir") or f"{name}.etcd").absolute()
-        placed["data_dir"] = str(data_dir)
-        if placed.get("wal_dir"):
-            placed["wal_dir"] = str(Path(placed["wal_dir"]).absolute())
-        placed["run_dir"] = str(Path(placed.get("run_dir") or default_run_dir(data_dir)).absolute())
-        return placed
+    def __post_init__(self) -> None:
+        data_dir = Path(self.data_dir or f"{self.name}.etcd").absolute()
+        object.__setattr__(self, "data_dir", str(data_dir))
+        if self.wal_dir:
+            object.__setattr__(self, "wal_dir", str(Path(self.wal_dir).absolute()))
+        object.__setattr__(self, "run_dir", str(Path(self.run_dir or default_run_dir(data_dir)).absolute()))
 
     @property
     def member_path(self) -> Path:
@@ -375,11 +396,11 @@ def render(config: Config, path: Path) -> None:
     """Write `config` where `load` finds it, readable by this user only, whole or not at all."""
     draft = path.with_suffix(".draft")
     draft.touch(mode=0o600)
-    draft.write_text(config.model_dump_json(indent=1))
+    draft.write_text(json.dumps(asdict(config), indent=1))
     draft.replace(path)
 
 
 def load(path: Path | None = None) -> Config:
     """The settings rendered for this node: from `path`, or from the file the environment names."""
     source = path or Path(os.environ[CONFIG_VARIABLE])
-    return Config.model_validate_json(source.read_bytes())
+    return Config(**json.loads(source.read_bytes()))

@@ -9,13 +9,10 @@ import inspect
 import math
 import platform
 import re
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Final, get_args, get_type_hints
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-
-from quorate.node.config import DURATION, URLS, WORDS, Config
+from quorate.node.config import DURATION, TEXT, URLS, WORDS, Bounds, Config
 
 ETCD_VERSION: Final = "3.6.14"  # the release whose API, flags and texts are followed
 
@@ -99,27 +96,36 @@ class Flag:
     default: Any
     text: str
     heading: str
+    bounds: Bounds | None
+
+    def excess(self, value: int) -> str:
+        """What is wrong with a number that is out of the bounds, in Go's words; empty when it is within."""
+        if self.bounds is None:
+            return ""
+        if value < self.bounds.lowest:
+            return "parse error" if value < 0 else "value out of range"
+        return "value out of range" if value > (self.bounds.highest or value) else ""
 
 
-def _kind(info: FieldInfo) -> str:
-    for kind in (DURATION, URLS, WORDS):
-        if kind in info.metadata:
-            return kind
-    assert info.annotation is not None
-    return info.annotation.__name__
+def _default(setting: Field[Any]) -> Any:
+    return setting.default if setting.default_factory is MISSING else setting.default_factory()
 
 
 def _flags() -> dict[str, Flag]:
+    headings = {
+        attribute: group.__name__
+        for group in reversed(Config.__mro__)
+        if is_dataclass(group) and group is not Config
+        for attribute in inspect.get_annotations(group)
+    }
+    types = get_type_hints(Config, include_extras=True)
     flags = {}
-    for group in reversed(Config.__mro__):
-        if group is Config or not issubclass(group, BaseModel):
-            continue
-        for attribute in inspect.get_annotations(group):
-            if attribute not in Config.model_fields:
-                continue
-            info = Config.model_fields[attribute]
-            name = attribute.replace("_", "-")
-            flags[name] = Flag(name, attribute, _kind(info), info.default, info.description or "", group.__name__)
+    for one in fields(Config):
+        base, *notes = get_args(types[one.name]) or (types[one.name],)
+        kind = next((note for note in notes if isinstance(note, str)), base.__name__)
+        bounds = next((note for note in notes if isinstance(note, Bounds)), None)
+        name = one.name.replace("_", "-")
+        flags[name] = Flag(name, one.name, kind, _default(one), one.metadata[TEXT], headings[one.name], bounds)
     return flags
 
 
@@ -195,18 +201,12 @@ def check_text(name: str, value: str) -> None:
         read_value(kind, value, may_be_empty=name not in ("listen-peer-urls", "listen-client-urls"))
         if name == "initial-cluster-state" and value not in ("new", "existing"):
             raise ValueError("invalid value")
-        if name in FLAGS and FLAGS[name].kind == "int" and Config.model_fields[FLAGS[name].attribute].metadata:
-            _check_bounds(FLAGS[name], int(value, 0))
+        if name in FLAGS and FLAGS[name].kind == "int" and (excess := FLAGS[name].excess(int(value, 0))):
+            raise ValueError(excess)
     except ValueError as error:
         if kind == "bool":
             raise UsageError(f'invalid boolean value "{value}" for -{name}: {error}') from None
         raise UsageError(f'invalid value "{value}" for flag -{name}: {error}') from None
-
-
-def _check_bounds(flag: Flag, value: int) -> None:
-    for bound in Config.model_fields[flag.attribute].metadata:
-        if value < getattr(bound, "ge", value) or value > getattr(bound, "le", value):
-            raise ValueError("parse error" if value < 0 else "value out of range")
 
 
 _BOOLEANS: Final = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from quorate.node.config import Config
+from quorate.node.flags import FLAGS
 
 WITHOUT_EFFECT: Final = {  # attribute -> why another value than the default changes nothing
     "snapshot_count": "the log is cut by what storage has made durable",
@@ -24,5 +25,5 @@ def sentences(config: Config) -> list[str]:
     return [
         f"--{attribute.replace('_', '-')} has no effect: {reason}"
         for attribute, reason in WITHOUT_EFFECT.items()
-        if getattr(config, attribute) != Config.model_fields[attribute].default
+        if getattr(config, attribute) != FLAGS[attribute.replace("_", "-")].default
     ]

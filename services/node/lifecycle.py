@@ -10,7 +10,6 @@ A service's `__main__` is `lifecycle.run("storage", main)`. Its process ends in 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import gc
@@ -22,12 +21,15 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from quorate.node import config as configuration
 from quorate.node import logs
 from quorate.node.config import Config
 from quorate.node.places import FATAL_FILE, SUPERVISOR_PID_VARIABLE, WORKER_VARIABLE
+
+if TYPE_CHECKING:  # storage and watch have loops of their own, and the import is a third of what they would need
+    import asyncio
 
 EXIT_OPERATOR_ERROR: Final = 1
 EXIT_BUG: Final = 2  # as Go's panic
@@ -108,6 +110,8 @@ def worker_number() -> int:
 
 def stop_event() -> asyncio.Event:
     """An event that is set when the process is asked to stop; needs a running loop."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
 

@@ -66,6 +66,9 @@ class Settings:
 
     def config(self) -> Config:
         """The finished settings; Invalid when a value is out of its bounds."""
+        for flag in FLAGS.values():
+            if flag.kind == "int" and (excess := flag.excess(self.values.get(flag.attribute, flag.default))):
+                raise Invalid(f"invalid value {self.values[flag.attribute]} for {flag.name}: {excess}")
         return Config(**self.values)
 
 

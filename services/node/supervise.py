@@ -5,7 +5,7 @@
 - A service that does not stay up ends the node too; whoever runs nodes (systemd, Docker) decides about another try.
 - SIGTERM and SIGINT stop the services in order; then the process ends by that signal, as etcd does (0 as process 1).
 
-The launcher replaces itself by this process, which imports neither pydantic nor YAML, to stay small.
+The launcher replaces itself by this process, which reads no YAML and knows no settings but the log's, to stay small.
 """
 
 from __future__ import annotations

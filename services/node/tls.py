@@ -4,6 +4,9 @@ Certificates are re-read when their files change, at the next handshake: Python 
 for every handshake, with or without a server name, and a connection may be given another context there. What OpenSSL
 cannot be told - allowed names, the members' address rule, serial numbers of a CRL as Go compares them - is judged right
 after the handshake, before a byte of the connection is used.
+
+`certificates` is imported where it is needed: its library takes 4 MiB, and most nodes neither make a certificate nor
+have a list of revoked ones.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from quorate.node import certificates, flags, logs
+from quorate.node import flags, logs
 from quorate.node.cipher_suites import CIPHER_SUITES
 from quorate.node.config import Config
 from quorate.node.tls_failures import explain
@@ -119,6 +122,8 @@ def auto_certificate(config: Config, side: str, urls: list[str]) -> tuple[str, s
     directory = Path(config.data_dir) / "fixtures" / side
     certificate_path, key_path = directory / "cert.pem", directory / "key.pem"
     made_before = certificate_path.exists() and key_path.exists()
+    from quorate.node import certificates
+
     if not made_before or certificates.expiry(certificate_path) <= datetime.now(UTC):
         hosts = sorted({url.split("://", 1)[1].rpartition(":")[0].strip("[]") for url in urls if "://" in url})
         made = certificates.self_signed(hosts, config.self_signed_cert_validity)
@@ -219,6 +224,8 @@ def check_peer(files: TlsFiles, connection: Any, address: str | None) -> str:
 
 def _revoked(path: str) -> frozenset[int]:
     """The list as it is now. Who cannot be looked up is not let in."""
+    from quorate.node import certificates
+
     try:
         return certificates.revoked_serials(Path(path))
     except (OSError, ValueError) as error:
@@ -265,6 +272,8 @@ def _check_files(files: TlsFiles) -> None:
             except OSError as error:
                 raise ValueError(f"open {path}: {(error.strerror or str(error)).lower()}") from error
     if files.crl_file:
+        from quorate.node import certificates
+
         _of_file(files.crl_file, certificates.revoked_serials, Path(files.crl_file))
     if files.enabled:
         _of_file(files.cert_file, _bare_server_context, files, None)

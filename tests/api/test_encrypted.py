@@ -7,6 +7,7 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import httpx
@@ -30,13 +31,13 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "good")
 
 
-def make_port(authority: Authority, **settings: object) -> TlsPort:
+def make_port(authority: Authority, **settings: Any) -> TlsPort:
     cert, key, _ = authority.files("server", Subject("server", ("localhost", "127.0.0.1")), Purpose.SERVER)
-    given = {"data_dir": str(authority.directory / "m"), "cert_file": cert, "key_file": key, **settings}
-    return TlsPort(tls.client_side(Config.model_validate(given)))
+    given: dict[str, Any] = {"data_dir": str(authority.directory / "m"), "cert_file": cert, "key_file": key, **settings}
+    return TlsPort(tls.client_side(Config(**given)))
 
 
-def mutual(authority: Authority, **settings: object) -> TlsPort:
+def mutual(authority: Authority, **settings: Any) -> TlsPort:
     return make_port(authority, client_cert_auth=True, trusted_ca_file=str(authority.ca_file), **settings)
 
 

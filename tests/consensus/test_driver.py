@@ -23,6 +23,7 @@ from quorate.consensus.node import assemble
 from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.rebuilding import Rebuilding
+from quorate.consensus.round_trips import RoundTrips
 from quorate.consensus.snapshots import Snapshots
 from quorate.consensus.stats import Stats
 from quorate.node.config import Config
@@ -222,7 +223,7 @@ def test_figures_are_told_under_etcds_names(tmp_path: Path) -> None:
             peers = Peers(loop, settings, driver.membership, driver.hear, lambda: None, lambda _c, _h: None)
             snapshots = Snapshots(loop, driver, settings, tmp_path)
             rejoining = Rejoining(driver, Calls(driver, Rules(strict=True, learners_max=1)))
-            driver.on_stats = Stats(driver, peers, snapshots, rejoining, Rebuilding(driver)).render
+            driver.on_stats = Stats(driver, peers, snapshots, rejoining, Rebuilding(driver), RoundTrips(peers)).render
             storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
             with closing(storage, api):
                 for neighbour in (storage, api):

@@ -5,6 +5,7 @@ import re
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,9 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "good")
 
 
-def server_files(authority: Authority, **settings: object) -> tls.TlsFiles:
+def server_files(authority: Authority, **settings: Any) -> tls.TlsFiles:
     cert, key, _ = authority.files("server", Subject("server", ("localhost", "127.0.0.1")), Purpose.SERVER)
-    given = {
+    given: dict[str, Any] = {
         "name": "m",
         "data_dir": str(authority.directory / "m"),
         "cert_file": cert,
@@ -30,7 +31,7 @@ def server_files(authority: Authority, **settings: object) -> tls.TlsFiles:
         "client_cert_auth": True,
         **settings,
     }
-    return tls.client_side(Config.model_validate(given))
+    return tls.client_side(Config(**given))
 
 
 def shake(
@@ -146,9 +147,9 @@ def test_a_list_of_revoked_certificates_that_cannot_be_read_lets_nobody_in(autho
         tls.check_peer(files, served, "127.0.0.1")
 
 
-def peer_files(authority: Authority, **settings: object) -> tls.TlsFiles:
+def peer_files(authority: Authority, **settings: Any) -> tls.TlsFiles:
     cert, key, _ = authority.files("peer", Subject("peer", ("localhost",)), Purpose.PEER)
-    given = {
+    given: dict[str, Any] = {
         "name": "m",
         "data_dir": str(authority.directory / "m"),
         "peer_cert_file": cert,
@@ -157,7 +158,7 @@ def peer_files(authority: Authority, **settings: object) -> tls.TlsFiles:
         "peer_client_cert_auth": True,
         **settings,
     }
-    return tls.peer_side(Config.model_validate(given))
+    return tls.peer_side(Config(**given))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_members_come_in_by_name_or_address(
 
 
 def test_auto_tls_makes_its_certificate_once_and_members_talk_with_it(tmp_path: Path) -> None:
-    config = Config.model_validate({"name": "m", "data_dir": str(tmp_path), "peer_auto_tls": True})
+    config = Config(name="m", data_dir=str(tmp_path), peer_auto_tls=True)
     files = tls.peer_side(config)
     assert files.enabled
     assert files == tls.peer_side(config)
@@ -227,10 +228,10 @@ def test_versions_and_suites_limit_the_handshake(authority: Authority) -> None:
 
 def test_settings_that_cannot_work_are_named_before_anything_opens(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='unexpected TLS cipher suite "NOPE"'):
-        tls.check_settings(Config.model_validate({"cipher_suites": ["NOPE"], "data_dir": str(tmp_path)}))
-    both = {"peer_cert_allowed_cn": ["a"], "peer_cert_allowed_hostname": ["b"], "data_dir": str(tmp_path)}
+        tls.check_settings(Config(cipher_suites=["NOPE"], data_dir=str(tmp_path)))
+    both = Config(peer_cert_allowed_cn=["a"], peer_cert_allowed_hostname=["b"], data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="mutually exclusive"):
-        tls.check_settings(Config.model_validate(both))
+        tls.check_settings(both)
 
 
 def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("no certificate")
     missing = str(tmp_path / "missing.pem")
-    cases: list[tuple[dict[str, object], str]] = [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"cert_file": cert}, f"KeyFile and CertFile must both be present[key: , cert: {cert}]"),
         ({"cert_file": missing, "key_file": key}, f"open {missing}: no such file or directory"),
         ({"cert_file": cert, "key_file": key, "client_crl_file": missing}, f"open {missing}: no such file"),
@@ -253,7 +254,7 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
     ]
     for settings, sentence in cases:
         with pytest.raises(ValueError, match=re.escape(sentence)):
-            tls.check_settings(Config.model_validate({"data_dir": str(tmp_path / "m"), **settings}))
+            tls.check_settings(Config(**{"data_dir": str(tmp_path / "m"), **settings}))
 
 
 def test_a_key_of_another_certificate_is_named(authority: Authority) -> None:

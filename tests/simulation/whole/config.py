@@ -21,6 +21,7 @@ class NodeKnobs:
     segment_bytes: int = 96 * 1024
 
 
+@dataclass(frozen=True, kw_only=True)
 class SimConfig(Config):
     """Paths of the log are simulated; the database is a real file in a temporary directory."""
 
