@@ -111,11 +111,16 @@ def tells_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
-    """The one writing connection, with the tables in place; DamagedDatabase when the file cannot be used."""
+    """The one writing connection, with the tables in place; DamagedDatabase when the file is not sound.
+
+    sqlite3.OperationalError when it cannot be used just now: a full or failing disk says nothing of what is on it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         return _open_writer(path)
     except sqlite3.DatabaseError as error:
+        if not tells_damage(error):
+            raise
         raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
 
 
@@ -129,7 +134,10 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def check(path: Path) -> None:
-    """DamagedDatabase unless every page of the file is where it belongs; reads the whole file."""
+    """DamagedDatabase unless every page of the file is where it belongs; reads the whole file.
+
+    sqlite3.OperationalError when it cannot be read just now.
+    """
     try:
         connection = open_reader(path)
         try:
@@ -137,6 +145,8 @@ def check(path: Path) -> None:
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
+        if not tells_damage(error):
+            raise
         raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
 
 

@@ -29,7 +29,8 @@ WHERE h.prev != 0 AND (p.key != h.key OR h.prev >= h.id OR p.id IS NULL AND h.pr
 
 
 def verify(path: Path, pause_seconds: float = 0.0, is_stopping: Callable[[], bool] = lambda: False) -> None:
-    """Read everything, or until `is_stopping`; DamagedDatabase for what is not what was written."""
+    """Read everything, or until `is_stopping`; DamagedDatabase for what is not what was written, and
+    sqlite3.OperationalError when it cannot be read just now."""
     connection = schema.open_reader(path)
     try:
         connection.set_progress_handler(is_stopping, INSTRUCTIONS)
@@ -43,6 +44,8 @@ def verify(path: Path, pause_seconds: float = 0.0, is_stopping: Callable[[], boo
             raise DamagedDatabase(f"the database is damaged: record {stray[0]:x} does not follow one of its key")
     except sqlite3.DatabaseError as error:
         if not is_stopping():
+            if not schema.tells_damage(error):
+                raise
             raise DamagedDatabase(f"the database {path} cannot be read: {error}") from error
     finally:
         connection.close()
@@ -90,6 +93,8 @@ class Scrub:
             verify(self._path, PAUSE_SECONDS, self._is_stopping.is_set)
         except DamagedDatabase as damage:
             self.damage = damage
+        except sqlite3.OperationalError:
+            return  # no room or no memory says nothing of the file; the next start reads it again
 
     def close(self) -> None:
         """End the thread."""

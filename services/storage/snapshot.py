@@ -134,7 +134,7 @@ def check(path: Path, index: int) -> None:
         stands_at, _ = _standing(path)
         if stands_at != index:
             raise schema.DamagedDatabase(f"the image {path} stands at index {stands_at}, not at {index}")
-    except schema.DamagedDatabase as damage:
+    except (schema.DamagedDatabase, sqlite3.DatabaseError) as damage:
         path.unlink(missing_ok=True)
         raise BadImage(str(damage)) from damage
 

@@ -97,6 +97,27 @@ def test_with_a_full_disk_writes_are_refused_and_go_on_when_there_is_room() -> N
             node.kill()
 
 
+def test_a_node_that_is_started_on_a_full_disk_loses_nothing_and_serves_when_there_is_room() -> None:
+    product = servers.quorate()
+    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
+    with product_cluster(product, 1, ready=False) as cluster:
+        node = cluster.nodes[0]
+        with small_disk(node.data_dir):
+            node.start()
+            node.wait_ready()
+            with writing(cluster) as writer:
+                writer.wait_for(200)
+            node.stop()
+            ballast = node.data_dir / "ballast"
+            fill(ballast)
+            node.start()
+            wait_until(lambda: "storage failed" in node.log_path.read_text(), "storage cannot open the database")
+            ballast.unlink()
+            node.wait_ready()
+            everything_is_there(node, writer)
+            node.kill()
+
+
 def everything_is_there(node: Node, writer: Writer) -> None:
     request = rpc_pb2.RangeRequest(key=b"w/", range_end=b"w0").SerializeToString()
     answer = rpc_pb2.RangeResponse.FromString(node.wait_answer("/etcdserverpb.KV/Range", request))

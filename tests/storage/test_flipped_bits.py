@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -63,3 +65,16 @@ def test_a_delete_does_not_need_the_value(path: Path) -> None:
     response: rpc_pb2.DeleteRangeResponse = member.delete(b"k5")
     assert 1 == response.deleted
     member.close()
+
+
+def test_a_database_that_cannot_be_opened_for_want_of_room_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    schema.open_writer(path).close()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))  # as on a full disk, no file grows
+    try:
+        with pytest.raises(sqlite3.OperationalError):
+            schema.open_writer(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    schema.open_writer(path).close()
