@@ -140,6 +140,7 @@ class Node:
     mark: str = field(default_factory=processes.new_mark)
     process: subprocess.Popen[bytes] | None = None
     context: ssl.SSLContext | None = None  # of its clients, where the port has TLS
+    niceness: int = 0  # of its processes
 
     @property
     def endpoint(self) -> str:
@@ -168,7 +169,7 @@ class Node:
         environment[processes.MARK] = self.mark
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.product.command, *self.flags],
+                [*(("nice", "-n", str(self.niceness)) if self.niceness else ()), *self.product.command, *self.flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

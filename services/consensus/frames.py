@@ -85,6 +85,7 @@ class FrameType(IntEnum):
     SNAPSHOT_META = 18
     SNAPSHOT_CHUNK = 19
     SNAPSHOT_ACK = 20
+    SNAPSHOT_END = 21
 
 
 class FrameDamaged(Exception):  # noqa: N818 - it states a condition of the connection
@@ -142,7 +143,16 @@ class SnapshotAck(NamedTuple):
     offset: int
 
 
-PeerMessage = Message | Call | CallReply | SnapshotMeta | SnapshotChunk | SnapshotAck
+class SnapshotEnd(NamedTuple):
+    """All of a snapshot was sent; the checksum of its whole file."""
+
+    from_id: int
+    to_id: int
+    term: int
+    crc: int
+
+
+PeerMessage = Message | Call | CallReply | SnapshotMeta | SnapshotChunk | SnapshotAck | SnapshotEnd
 
 _REFUSALS = list(Refusal)
 _REFUSAL_NUMBERS = {refusal: number for number, refusal in enumerate(_REFUSALS)}
@@ -193,6 +203,8 @@ def _body(message: PeerMessage) -> tuple[FrameType, list[bytes]]:
             return FrameType.SNAPSHOT_CHUNK, [_CHUNK.pack(message.offset, message.crc), message.data]
         case SnapshotAck():
             return FrameType.SNAPSHOT_ACK, [_U64.pack(message.offset)]
+        case SnapshotEnd():
+            return FrameType.SNAPSHOT_END, [_U64.pack(message.crc)]
         case _:
             raise AssertionError(f"{type(message).__name__} does not travel as a frame")
 
@@ -258,6 +270,7 @@ _PARSERS: Final[dict[int, Callable[[int, int, int, bytes], PeerMessage]]] = {
     FrameType.SNAPSHOT_META: _with_rest(SnapshotMeta, Struct("")),
     FrameType.SNAPSHOT_CHUNK: _with_rest(SnapshotChunk, _CHUNK),
     FrameType.SNAPSHOT_ACK: _fixed(SnapshotAck, _U64),
+    FrameType.SNAPSHOT_END: _fixed(SnapshotEnd, _U64),
 }
 
 

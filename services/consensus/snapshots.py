@@ -2,8 +2,9 @@
 
 Sending and receiving run in threads with plain blocking sockets, on a connection of their own, so that a gigabyte on
 its way delays no heartbeat and no entry. A stream goes in checksummed chunks with a window and a limit of speed, and
-resumes where it was cut. The receiver writes a partial file, checks the whole against its digest, makes it durable
-under its name, and only then lets Raft and storage take it over; only then does it acknowledge the end.
+resumes where it was cut. The receiver writes a partial file, and has the disk write it while more arrives. At the end
+it compares the whole with the checksum that the sender made while it sent, makes the file durable under its name, and
+only then lets Raft and storage take it over; only then does it acknowledge the end.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import os
 import socket
 import threading
 import time
-from concurrent.futures import Future
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +33,7 @@ from quorate.consensus.frames import (
     PeerMessage,
     SnapshotAck,
     SnapshotChunk,
+    SnapshotEnd,
     SnapshotMeta,
     encode,
 )
@@ -38,6 +41,7 @@ from quorate.consensus.handshake import BadRequest, Hello
 from quorate.consensus.membership import Membership, membership_from_json, membership_json
 from quorate.consensus.peers import SNAPSHOT, PeerSettings
 from quorate.consensus.raft import messages as raft
+from quorate.consensus.raft.messages import Role
 from quorate.consensus.segments import FILE_MODE
 from quorate.node import logs
 from quorate.node.directories import sync_directory
@@ -46,14 +50,16 @@ from quorate.node.tls_failures import explain
 
 log = logs.named("snapshot")
 
-CHUNK_BYTES: Final = 1024 * 1024
-WINDOW_CHUNKS: Final = 4
-BYTES_PER_SECOND_MAX: Final = 256 * 1024 * 1024
+CHUNK_BYTES: Final = 512 * 1024
+WINDOW_CHUNKS: Final = 16
+BYTES_PER_SECOND_MAX: Final = 1024 * 1024 * 1024
+SYNC_BYTES: Final = 32 * 1024 * 1024  # the disk writes so much at a time, while more arrives
 STALL_TIMEOUT_S: Final = 30.0  # a stream that does not move for so long is given up
 RETRY_S: Final = 1.0  # after a failure
-IMAGE_LIFETIME_S: Final = 120.0  # an image serves other members and resumed streams for so long
+IMAGE_LIFETIME_S: Final = 20.0  # an image serves other members and resumed streams for so long; never on the disk
 PART_LIFETIME_S: Final = 3600.0  # nobody resumes what is older
 SUFFIX: Final = ".snap.db"
+IMAGES: Final = "*.image.db"  # of storage, for other members
 
 
 @dataclass(slots=True)
@@ -66,24 +72,19 @@ class Image:
     membership: Membership
     taken_at: float
     size: int
-    digest: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def whole_digest(self) -> str:
-        """Of the file's bytes; computed once."""
-        with self.lock:
-            if not self.digest:
-                with self.path.open("rb") as file:
-                    self.digest = digest_of(file)
-            return self.digest
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells it from another of the same index
 
 
-def digest_of(file: Any) -> str:
-    """BLAKE2b of the rest of an open file."""
-    hasher = blake2b(digest_size=32)
-    while block := file.read(CHUNK_BYTES):
-        hasher.update(block)
-    return hasher.hexdigest()
+def checksum_of(file: Any, size: int) -> int:
+    """CRC-32C of the next `size` bytes of an open file; ValueError when it is shorter."""
+    crc = 0
+    while size:
+        block = file.read(min(size, CHUNK_BYTES))
+        if not block:
+            raise ValueError("the image became shorter")
+        crc = google_crc32c.extend(crc, block)
+        size -= len(block)
+    return crc
 
 
 class FrameSocket:
@@ -123,21 +124,22 @@ class Snapshots:
         self._image: Image | None = None
         self._targets: set[int] = set()  # wait for an image
         self._streaming: dict[int, int] = {}  # member: index of the image on its way
+        self._known: frozenset[int] = frozenset()  # members
         self._asked_of = 0  # incarnation of the storage that was asked for an image
         self._receiving = threading.Lock()
         self._closed = False
         for leftover in directory.glob("*.part"):
             if time.time() - leftover.stat().st_mtime > PART_LIFETIME_S:
                 leftover.unlink()
+        for image in directory.glob(IMAGES):  # nobody else knows of it
+            image.unlink(missing_ok=True)
 
     # --- the driver's side ---
 
     def send(self, number: int) -> None:
         """A member needs a snapshot."""
         self._targets.add(number)
-        image = self._image
-        fresh = image is not None and time.monotonic() - image.taken_at < IMAGE_LIFETIME_S
-        if image is not None and fresh and image.index >= self._driver.core.first_index - 1:
+        if (image := self._fresh_image()) is not None:
             self._start_streams(image)
         else:
             self._ask()
@@ -180,11 +182,28 @@ class Snapshots:
         image = self._image
         if image is not None and not self._streaming and now - image.taken_at > IMAGE_LIFETIME_S:
             self._drop_image()
+        self._expect_newcomers()
 
     def close(self) -> None:
         """Threads end by themselves at the next deadline; nothing they do is acted on."""
         self._closed = True
         self._drop_image()
+
+    def _expect_newcomers(self) -> None:
+        """A member that was added starts in a moment, and the log does not begin at the beginning any more."""
+        core, members = self._driver.core, self._driver.membership.members
+        if members.keys() == self._known:
+            return
+        has_newcomers = bool(self._known and members.keys() - self._known)
+        self._known = frozenset(members)
+        if has_newcomers and core.role is Role.LEADER and core.first_index > 1 and self._fresh_image() is None:
+            self._ask()
+
+    def _fresh_image(self) -> Image | None:
+        image = self._image
+        if image is None or time.monotonic() - image.taken_at > IMAGE_LIFETIME_S:
+            return None
+        return image if image.index >= self._driver.core.first_index - 1 else None
 
     def _ask(self) -> None:
         if self._asked_of == self._driver.storage_incarnation:
@@ -260,27 +279,29 @@ class Snapshots:
             "index": image.index,
             "term": image.term,
             "size": image.size,
-            "blake2b": image.whole_digest(),
+            "image": image.name,
             "membership": membership_json(image.membership),
         }
         frames.send(SnapshotMeta(*way, json.dumps(described).encode()))
         position = acknowledged = self._acknowledged(frames)
         started, begun_at = time.monotonic(), position
         with image.path.open("rb") as file:
-            file.seek(position)
-            while acknowledged < image.size:
-                while position < image.size and position - acknowledged < WINDOW_CHUNKS * CHUNK_BYTES:
-                    data = file.read(CHUNK_BYTES)
-                    if not data:
-                        raise ValueError("the image became shorter")
-                    frames.send(SnapshotChunk(*way, position, google_crc32c.value(data), data))
-                    position += len(data)
-                    ahead = (position - begun_at) / BYTES_PER_SECOND_MAX - (time.monotonic() - started)
-                    if ahead > 0:
-                        time.sleep(ahead)
-                acknowledged = self._acknowledged(frames)
-        if image.size == 0 or begun_at == image.size:
-            self._acknowledged(frames)
+            crc = checksum_of(file, position)
+            while position < image.size:
+                data = file.read(CHUNK_BYTES)
+                if not data:
+                    raise ValueError("the image became shorter")
+                frames.send(SnapshotChunk(*way, position, google_crc32c.value(data), data))
+                crc = google_crc32c.extend(crc, data)
+                position += len(data)
+                ahead = (position - begun_at) / BYTES_PER_SECOND_MAX - (time.monotonic() - started)
+                if ahead > 0:
+                    time.sleep(ahead)
+                while position - acknowledged > WINDOW_CHUNKS * CHUNK_BYTES:
+                    acknowledged = self._acknowledged(frames)
+        frames.send(SnapshotEnd(*way, crc))
+        while self._acknowledged(frames) < image.size:
+            pass
 
     @staticmethod
     def _acknowledged(frames: FrameSocket) -> int:
@@ -310,17 +331,16 @@ class Snapshots:
         if not isinstance(meta, SnapshotMeta):
             raise ValueError("the stream does not begin with what it holds")
         described = json.loads(meta.body)
-        index, size, digest = int(described["index"]), int(described["size"]), str(described["blake2b"])
+        index, size, name = int(described["index"]), int(described["size"]), uuid.UUID(described["image"]).hex
         membership = membership_from_json(described["membership"])
-        part = self._directory / f"{index:016x}-{digest[:16]}.part"
+        part = self._directory / f"{index:016x}-{name}.part"
         for other in self._directory.glob("*.part"):
             if other != part:
                 other.unlink()
         way = (hello.to_id, hello.from_id, meta.term)
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        with os.fdopen(descriptor, "r+b") as file:
-            self._receive_chunks(frames, file, size, digest, way, part)
-            file.flush()
+        with os.fdopen(descriptor, "r+b", buffering=0) as file, ThreadPoolExecutor(1, "snapshot-sync") as disk:
+            self._receive_chunks(frames, file, size, way, part, disk)
             os.fsync(file.fileno())
         whole = self._directory / f"{index:016x}{SUFFIX}"
         part.rename(whole)
@@ -335,26 +355,33 @@ class Snapshots:
         frames.send(SnapshotAck(*way, size))
 
     def _receive_chunks(
-        self, frames: FrameSocket, file: Any, size: int, digest: str, way: tuple[int, int, int], part: Path
+        self,
+        frames: FrameSocket,
+        file: FileIO,
+        size: int,
+        way: tuple[int, int, int],
+        part: Path,
+        disk: ThreadPoolExecutor,
     ) -> None:
-        hasher = blake2b(digest_size=32)
-        position = 0
-        while block := file.read(CHUNK_BYTES):
-            hasher.update(block)
-            position += len(block)
+        position = min(os.fstat(file.fileno()).st_size, size)
+        crc = checksum_of(file, position)
         frames.send(SnapshotAck(*way, position))
+        synced, syncing = position, None
         while position < size:
             chunk = frames.receive()
             if not isinstance(chunk, SnapshotChunk) or chunk.offset != position:
                 raise ValueError("a chunk is missing")
-            if google_crc32c.value(chunk.data) != chunk.crc:
-                raise ValueError("a chunk is damaged")
-            file.write(chunk.data)
-            hasher.update(chunk.data)
+            data = memoryview(chunk.data)
+            crc = google_crc32c.extend(crc, chunk.data)
+            while data:
+                data = data[file.write(data) :]
             position += len(chunk.data)
             if position < size:
                 frames.send(SnapshotAck(*way, position))
-        if hasher.hexdigest() != digest or position != size:
+            if position - synced >= SYNC_BYTES and (syncing is None or syncing.done()):
+                synced, syncing = position, disk.submit(os.fdatasync, file.fileno())
+        end = frames.receive()
+        if not isinstance(end, SnapshotEnd) or end.crc != crc or position != size:
             part.unlink()
             raise ValueError("the snapshot is not what was sent")
 

@@ -150,6 +150,18 @@ def check(path: Path) -> None:
         raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
 
 
+def check_ours(path: Path) -> None:
+    """DamagedDatabase unless the file says that it is a database of this program and version; reads its first page."""
+    try:
+        connection = open_reader(path)
+        try:
+            _check_ours(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
+
+
 def check_pages(connection: sqlite3.Connection, path: Path) -> None:
     """The same for a connection."""
     _check_ours(connection, path)

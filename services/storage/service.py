@@ -407,7 +407,7 @@ class Service:
         def take() -> bytes:
             started = perf_counter()
             try:
-                image = snapshot.take(self.state.database.path)
+                image = snapshot.take(self.state.database)
             except (OSError, sqlite3.OperationalError) as error:
                 self._log.error("cannot write an image for another member", error=str(error))
                 return b""

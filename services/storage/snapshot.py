@@ -1,11 +1,13 @@
 """Images: the whole database in one file at one applied index, taken while applies go on, and put in place of another.
 
-An image for a member stays until the next one; an export for a client belongs to the api worker that asked for it,
-which opens it and takes its name away at once.
+An image for a member belongs to consensus, which sends it and drops it; an export for a client belongs to the api
+worker that asked for it, which opens it and takes its name away at once.
 
-An image is a database like ours, compact, and says itself where it stands. Taking one is SQLite's own VACUUM INTO: one
-read transaction on a thread, a new file, synced and renamed when it is whole. Installing one is a rename between
-closing the old database and opening the new one, so a crash leaves the one or the other.
+An image is a database like ours and says itself where it stands. Taking one copies the file while it is held still, in
+a process that lets others go first; where a long read keeps the file from holding everything, SQLite's VACUUM INTO
+takes its place. It is not synced: nobody looks for it after a crash, and before the system writes it to the disk by
+itself it is gone. Installing one is a rename between closing the old database and opening the new one, so a crash
+leaves the one or the other.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ from pathlib import Path
 from typing import Final
 
 from quorate.node.directories import sync_directory
-from quorate.storage import schema, scrub
+from quorate.storage import schema
 from quorate.storage.database import Database
 
-SUFFIX: Final = ".snap.db"
+SUFFIX: Final = ".image.db"
 DRAFT: Final = "image.tmp"
 JOURNAL_MODE_OFFSET: Final = 18  # in the header of an SQLite file: the versions to write and to read it
 EXPORT: Final = "export-*.tmp"
 EXPORT_SECONDS_MAX: Final = 60.0  # an export that nobody opened for so long was for a worker that is gone
+STILL_TRIES: Final = 20  # reads end, and then the file can hold everything
+STILL_PAUSE_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +45,35 @@ class Image:
     path: Path
 
 
-def take(database: Path) -> Image:
-    """Write an image of what is committed next to the database; images taken before are deleted."""
-    draft = database.with_name(DRAFT)
+def take(database: Database) -> Image:
+    """Write an image of what is committed next to the database; images taken before are deleted.
+
+    OSError, sqlite3.OperationalError when it cannot be written.
+    """
+    draft = database.path.with_name(DRAFT)
     draft.unlink(missing_ok=True)
     try:
-        _copy(database, draft)
+        _copy_committed(database, draft)
+        index, term = _standing(draft)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    index, term = _standing(draft)
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    for old in database.parent.glob(f"*{SUFFIX}"):
-        old.unlink()
-    path = database.with_name(f"{index:016x}{SUFFIX}")
+    drop_images(database.path.parent)
+    path = database.path.with_name(f"{index:016x}{SUFFIX}")
     draft.rename(path)
-    sync_directory(database.parent)
     return Image(index, term, path)
+
+
+def _copy_committed(database: Database, target: Path) -> None:
+    """Copy the file at a fifth of what VACUUM INTO takes, or do that."""
+    for _ in range(STILL_TRIES):
+        with database.held_still() as is_whole:
+            if is_whole:
+                _copy_file(database.path, target)
+                return
+        time.sleep(STILL_PAUSE_SECONDS)
+    target.unlink(missing_ok=True)
+    _copy(database.path, target)
 
 
 class NoCopy(Exception):  # noqa: N818 - it names the finding
@@ -66,10 +81,7 @@ class NoCopy(Exception):  # noqa: N818 - it names the finding
 
 
 def export(database: Database) -> Path:
-    """Write what is committed to a new file for a client; whoever gets the path removes it. NoCopy when it cannot be.
-
-    The database's own file is copied while it is held still, at a fifth of what VACUUM INTO takes.
-    """
+    """Write what is committed to a new file for a client, to be removed by who gets the path; else NoCopy."""
     drop_exports(database.path, EXPORT_SECONDS_MAX)
     prefix, suffix = EXPORT.split("*")
     try:
@@ -79,14 +91,10 @@ def export(database: Database) -> Path:
     os.close(descriptor)
     path = Path(name)
     try:
-        with database.held_still() as is_whole:
-            if is_whole:
-                _copy_file(database.path, path)
-        if not is_whole:
-            _copy(database.path, path)
+        _copy_committed(database, path)
     except BaseException as error:
         path.unlink(missing_ok=True)
-        if isinstance(error, (OSError, subprocess.CalledProcessError, sqlite3.OperationalError)):
+        if isinstance(error, (OSError, sqlite3.OperationalError)):
             raise NoCopy(str(error)) from error
         raise
     return path
@@ -96,6 +104,12 @@ def drop_drafts(database: Path) -> None:
     """Delete what a process that was killed left unfinished; nobody may be writing an image or an export."""
     database.with_name(DRAFT).unlink(missing_ok=True)
     drop_exports(database)
+
+
+def drop_images(directory: Path) -> None:
+    """Delete images that were taken for members."""
+    for path in directory.glob(f"*{SUFFIX}"):
+        path.unlink(missing_ok=True)
 
 
 def drop_exports(database: Path, older_seconds: float = 0.0) -> None:
@@ -108,7 +122,11 @@ def drop_exports(database: Path, older_seconds: float = 0.0) -> None:
 
 def _copy_file(database: Path, target: Path) -> None:
     """In a process of its own: closing the file in this one would drop SQLite's locks on it (POSIX)."""
-    subprocess.run(["cp", "--", str(database), str(target)], check=True, stdin=subprocess.DEVNULL)
+    copied = subprocess.run(
+        ["nice", "cp", "--", str(database), str(target)], check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    if copied.returncode:
+        raise OSError(copied.stderr.decode(errors="replace").strip() or f"cp ended with {copied.returncode}")
     with target.open("r+b") as file:
         file.seek(JOURNAL_MODE_OFFSET)
         file.write(b"\1\1")  # not WAL, so that it can be read where nothing may be written beside it
@@ -124,13 +142,17 @@ def _copy(database: Path, target: Path) -> None:
 
 
 class BadImage(Exception):  # noqa: N818 - it names the finding
-    """What another member sent rotted on its way to here; its file is deleted, so that it is asked for again."""
+    """What another member sent is no image of ours; its file is deleted, so that it is asked for again."""
 
 
 def check(path: Path, index: int) -> None:
-    """BadImage unless `path` is a sound image that stands at `index`."""
+    """BadImage unless `path` is an image that stands at `index`.
+
+    Its bytes are those that were sent: consensus has compared them. What is inside is read by the scrub that follows
+    every start, and each value against its checksum when it is asked for.
+    """
     try:
-        scrub.verify(path)
+        schema.check_ours(path)
         stands_at, _ = _standing(path)
         if stands_at != index:
             raise schema.DamagedDatabase(f"the image {path} stands at index {stands_at}, not at {index}")

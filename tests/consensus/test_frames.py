@@ -41,6 +41,7 @@ EXAMPLES: list[PeerMessage] = [
     frames.SnapshotMeta(*FROM, b"{}"),
     frames.SnapshotChunk(*FROM, 1 << 40, 0xFFFFFFFF, b"data"),
     frames.SnapshotAck(*FROM, 1 << 40),
+    frames.SnapshotEnd(*FROM, 0xFFFFFFFF),
 ]
 STREAM = b"".join(encode(CLUSTER, message) for message in EXAMPLES)
 

@@ -165,7 +165,7 @@ def test_an_image_being_installed_leaves_the_old_or_the_new_database(
     for each in range(50):
         member.put(b"new", b"%d" % each)
     member.state.commit()
-    image = snapshot.take(member.path)
+    image = snapshot.take(member.state.database)
     member.close()
     old = Member(tmp_path / "db")
     old.put(b"old", b"1")

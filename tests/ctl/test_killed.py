@@ -117,7 +117,7 @@ def test_an_image_that_is_being_installed_is_there_until_the_database_is_the_ima
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     source = member(tmp_path / "source" / "db")
-    image = snapshot.take(source.path)
+    image = snapshot.take(source.state.database)
     source.close()
     place = tmp_path / "place"
     database, arrived = place / "db", place / image.path.name

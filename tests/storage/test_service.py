@@ -16,6 +16,7 @@ from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
 from quorate.storage import corruption, ranges, service, snapshot
+from quorate.storage.database import Database
 from quorate.storage.service import Service
 from quorate.storage.state import State
 from quorate.wire import errors
@@ -352,14 +353,14 @@ def test_an_image_is_taken_and_another_one_installed_in_its_turn(ring: Ring) -> 
 
 
 def test_an_image_that_there_was_no_room_for_is_taken_later(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts: list[Path] = []
+    attempts: list[Database] = []
     take = snapshot.take
 
-    def full_at_first(path: Path) -> snapshot.Image:
-        attempts.append(path)
+    def full_at_first(database: Database) -> snapshot.Image:
+        attempts.append(database)
         if len(attempts) == 1:
             raise OSError("no space left on device")
-        return take(path)
+        return take(database)
 
     monkeypatch.setattr(snapshot, "take", full_at_first)
     monkeypatch.setattr(service, "IMAGE_RETRY_SECONDS", 0.05)

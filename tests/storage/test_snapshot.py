@@ -25,15 +25,15 @@ def member(tmp_path: Path) -> Member:
 
 def test_an_image_holds_what_was_committed_and_says_where_it_stands(member: Member) -> None:
     member.put(b"pending", b"1")
-    image = snapshot.take(member.path)
+    image = snapshot.take(member.state.database)
     assert (300, 3) == (image.index, image.term)
-    assert "000000000000012c.snap.db" == image.path.name
+    assert "000000000000012c.image.db" == image.path.name
     snapshot.check(image.path, 300)
     member.close()
 
 
 def test_an_installed_image_is_the_state_it_was_taken_of(member: Member, tmp_path: Path) -> None:
-    image = snapshot.take(member.path)
+    image = snapshot.take(member.state.database)
     other = Member(tmp_path / "other" / "db")
     other.put(b"of another life")
     other.state.commit()
@@ -51,24 +51,24 @@ def test_an_installed_image_is_the_state_it_was_taken_of(member: Member, tmp_pat
 def test_an_image_with_an_alarm_in_it_is_sound(member: Member) -> None:
     member.state.alarms.activate(5, rpc_pb2.NOSPACE)
     member.state.commit()
-    snapshot.check(snapshot.take(member.path).path, 300)
+    snapshot.check(snapshot.take(member.state.database).path, 300)
     member.close()
 
 
 def test_only_the_last_image_is_kept(member: Member) -> None:
-    first = snapshot.take(member.path)
+    first = snapshot.take(member.state.database)
     member.put(b"a")
     member.state.commit()
-    second = snapshot.take(member.path)
+    second = snapshot.take(member.state.database)
     assert not first.path.exists()
     assert second.path.exists()
     member.close()
 
 
-def test_a_damaged_image_is_refused(member: Member) -> None:
-    image = snapshot.take(member.path)
+def test_an_image_that_is_no_database_is_refused(member: Member) -> None:
+    image = snapshot.take(member.state.database)
     damaged = bytearray(image.path.read_bytes())
-    damaged[5 * schema.PAGE_BYTES : 7 * schema.PAGE_BYTES] = bytes(2 * schema.PAGE_BYTES)
+    damaged[: schema.PAGE_BYTES] = bytes(schema.PAGE_BYTES)
     image.path.write_bytes(damaged)
     with pytest.raises(BadImage):
         snapshot.check(image.path, 300)
@@ -76,8 +76,24 @@ def test_a_damaged_image_is_refused(member: Member) -> None:
     member.close()
 
 
+def test_an_image_is_taken_also_while_a_read_keeps_the_file_from_holding_everything(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "STILL_PAUSE_SECONDS", 0.0)
+    reader = schema.open_reader(member.path)
+    reader.execute("BEGIN")
+    schema.marks(reader)
+    member.put(b"later", b"1")
+    member.state.commit()
+    image = snapshot.take(member.state.database)
+    reader.close()
+    assert 301 == image.index
+    snapshot.check(image.path, 301)
+    member.close()
+
+
 def test_an_image_of_another_index_is_refused(member: Member) -> None:
-    image = snapshot.take(member.path)
+    image = snapshot.take(member.state.database)
     with pytest.raises(BadImage, match="stands at index 300, not at 299"):
         snapshot.check(image.path, 299)
     member.close()
