@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,6 +83,7 @@ class Battlefield:
     callers: dict[str, AsyncCaller]  # of the operator
     knobs: dict[str, tuple[str, ...]]
     users: Users | None = None  # if some are made
+    renewal: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a member is replaced or heals
     compactable: Callable[[], int] = lambda: 0  # the revision up to which all changes are written down
     compacted: int = 0  # the highest revision that was asked for
     findings: list[str] = field(default_factory=list)  # what no fault explains
@@ -125,13 +126,25 @@ class Battlefield:
             return None
         return answer
 
+    async def members(self, nodes: Sequence[Member]) -> Sequence[rpc_pb2.Member] | None:
+        """The cluster, from the first of these that answers with a quorum behind it; None while nobody does."""
+        request = rpc_pb2.MemberListRequest(linearizable=True)
+        for node in nodes:
+            try:
+                answer = await self.callers[node.name].unary("Cluster/MemberList", request, 5.0)
+            except grpc.RpcError:
+                continue
+            members: Sequence[rpc_pb2.Member] = answer.members
+            return members
+        return None
+
     async def learn_names(self) -> None:
         """Tell the network which member is which node."""
         for number, node in enumerate(self.nodes):
             async with asyncio.timeout(READY_WITHIN_S):
                 while (status := await self.status(node, 5.0)) is None:  # noqa: ASYNC110 - another process's state
                     await asyncio.sleep(POLL_S)
-            self.network.names[status.header.member_id] = number
+            self.network.know(status.header.member_id, number)
 
     async def watch_over(self) -> None:
         """Start again what ended without being asked to, as a service manager would; never returns."""

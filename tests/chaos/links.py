@@ -233,6 +233,10 @@ class Network:
             self.names.setdefault(int(to[1], 16), target)
         return self.names.get(int(who[1], 16)) if who is not None else None
 
+    def know(self, member: int, number: int) -> None:
+        """A node has this member id now, and no other."""
+        self.names = {known: node for known, node in self.names.items() if node != number} | {member: number}
+
     def reset(self, pairs: Iterable[tuple[int | None, int | None]]) -> None:
         """End all connections of these links."""
         for pair in list(pairs):

@@ -85,26 +85,33 @@ async def hash_one(field: Battlefield, dice: random.Random, seconds: float) -> N
 @fault("member replacement", several)
 async def replace_member(field: Battlefield, dice: random.Random, seconds: float) -> None:
     """A member is removed, its disk wiped, and it comes back as a learner or a voter."""
+    if field.renewal.locked():
+        raise NotNow  # one after the other
     node = anyone_free(field, dice)
+    async with field.renewal:
+        await _replace(field, dice, node)
+
+
+async def _replace(field: Battlefield, dice: random.Random, node: Member) -> None:
     others = [other for other in field.nodes if other is not node]
+    data, url = node.data_dir, f"http://127.0.0.1:{field.network.ports[field.nodes.index(node)]}"
     async with node.busy:
-        old = next((m for m, number in field.network.names.items() if field.nodes[number] is node), 0)
+        old = next((member.ID for member in await field.members(others) or () if list(member.peerURLs) == [url]), 0)
+        if not old:
+            raise NotNow
         field.note(f"remove {node.name} ({old:x})")
         if not await _until_done(field, others, "Cluster/MemberRemove", rpc_pb2.MemberRemoveRequest(ID=old)):
-            listed = await _members(field, others)
-            if listed is None or old in listed:
+            listed = await field.members(others)
+            if listed is None or old in {member.ID for member in listed}:
                 field.note(f"{node.name} stays, as the others did not answer")
                 return
         await asyncio.to_thread(node.kill)
-        data, proxy = node.data_dir, field.network.ports[field.nodes.index(node)]
         await asyncio.to_thread(shutil.rmtree, data, True)
         if node.disk is not None:
             await asyncio.to_thread(node.disk.sync)  # a power cut would bring the old member back
         learner = dice.random() < 0.5
-        url = f"http://127.0.0.1:{proxy}"
         added = await _add(field, others, url, learner)
-        del field.network.names[old]
-        field.network.names[added] = field.nodes.index(node)
+        field.network.know(added, field.nodes.index(node))
         flags = node.flags
         if "--initial-cluster-state" not in flags:
             node.flags = (*flags, "--initial-cluster-state", "existing")
@@ -118,8 +125,8 @@ async def promote(field: Battlefield, node: Member, member: int) -> None:
     others = [other for other in field.nodes if other is not node]
     request = rpc_pb2.MemberPromoteRequest(ID=member)
     while not await _until_done(field, others, "Cluster/MemberPromote", request):
-        listed = await _members(field, others)
-        if listed is not None and not listed.get(member, False):
+        listed = await field.members(others)
+        if listed is not None and member not in {each.ID for each in listed if each.isLearner}:
             return  # it votes already, or somebody removed it
 
 
@@ -143,18 +150,6 @@ async def _add(field: Battlefield, others: list[Member], url: str, learner: bool
             except grpc.RpcError:
                 pass
             await asyncio.sleep(0.3)
-
-
-async def _members(field: Battlefield, nodes: list[Member]) -> dict[int, bool] | None:
-    """Ids, and who is a learner, from whoever answers with a quorum behind it."""
-    request = rpc_pb2.MemberListRequest(linearizable=True)
-    for node in nodes:
-        try:
-            answer = await field.callers[node.name].unary("Cluster/MemberList", request, CALL_S_MAX)
-        except grpc.RpcError:
-            continue
-        return {member.ID: member.isLearner for member in answer.members}
-    return None
 
 
 async def _until_done(field: Battlefield, nodes: list[Member], name: str, request: Message) -> bool:

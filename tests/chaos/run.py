@@ -13,7 +13,7 @@ from typing import Any, Final
 import grpc
 
 from quorate.proto import rpc_pb2
-from tests.chaos import of_machines, of_network, of_operators, of_processes
+from tests.chaos import of_damage, of_machines, of_network, of_operators, of_processes
 from tests.chaos.calls import AsyncCaller, refusal
 from tests.chaos.cluster import Battlefield, battlefield
 from tests.chaos.crowd import Crowd
@@ -26,7 +26,7 @@ from tests.chaos.tenants import Locker, Lodger
 from tests.chaos.wardens import GUEST, WORKER, Guest, Warden
 from tests.chaos.watchers import Collector, Watcher
 
-KINDS: Final = (of_machines, of_network, of_operators, of_processes)  # they enter their faults when imported
+KINDS: Final = (of_damage, of_machines, of_network, of_operators, of_processes)  # they enter their faults when imported
 CLIENTS: Final = 48  # of registers
 TIMEOUTS_S: Final = (1.0, 2.0, 8.0)
 RATE: Final = 3000.0  # operations per second that clients aim at together
@@ -201,6 +201,8 @@ async def _settle(ground: Battlefield, clients: Clients) -> None:
             for node in ground.nodes:
                 last = max(last, await _put_until_accepted(ground, node.name))
             await clients.collected(last)
+            while not await _everyone_votes(ground):  # noqa: ASYNC110 - the state of another process
+                await asyncio.sleep(0.2)
     except TimeoutError:
         ground.finding(f"the cluster did not converge in {CONVERGES_WITHIN_S} s")
         return
@@ -223,6 +225,11 @@ async def _put_until_accepted(ground: Battlefield, name: str) -> int:
             if "space exceeded" in refusal(error)[1]:
                 await of_machines.disarm(ground)
         await asyncio.sleep(0.2)
+
+
+async def _everyone_votes(ground: Battlefield) -> bool:
+    members = await ground.members(ground.nodes)
+    return members is not None and len([m for m in members if not m.isLearner]) == len(ground.nodes) == len(members)
 
 
 async def _leases(ground: Battlefield) -> list[int]:
