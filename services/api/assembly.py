@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import cache
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from quorate.api import timing
+from quorate.api.asgi import App
 from quorate.api.callers import Callers
 from quorate.api.calls import CallLimits, Calls
 from quorate.api.encrypted import TlsPort
@@ -17,15 +18,14 @@ from quorate.api.gateway import Gateway
 from quorate.api.grpc_connection import GrpcServer
 from quorate.api.http2.limits import Limits
 from quorate.api.listener import HttpServer, Kind, Listener, ListenSocket, open_socket
-from quorate.api.metrics import Metrics
-from quorate.api.pages import make_pages
+from quorate.api.on_demand import OnDemand
 from quorate.api.passwords import Passwords
 from quorate.api.quota import Quota
 from quorate.api.response_headers import ResponseHeaders
 from quorate.api.ring import Ring
 from quorate.api.tallies import Publisher
 from quorate.api.this_node import ThisNode
-from quorate.api.tokens import JsonWebTokens, parse_auth_token
+from quorate.api.token_settings import parse_auth_token
 from quorate.api.v3rpc.auth import Auth
 from quorate.api.v3rpc.cluster import Cluster
 from quorate.api.v3rpc.election import Election
@@ -36,16 +36,18 @@ from quorate.api.v3rpc.lock import Lock
 from quorate.api.v3rpc.maintenance import Maintenance
 from quorate.api.v3rpc.recipes import Recipes
 from quorate.api.v3rpc.watch import Watch
-from quorate.api.versions import ETCD_VERSION
-from quorate.api.watch_figures import WatchFigures
 from quorate.api.watches import Watches
 from quorate.node import lifecycle, logs, tls
 from quorate.node.config import Config
-from quorate.node.expiry import Expiry
-from quorate.node.flags import is_encrypted
+from quorate.node.flags import ETCD_VERSION, is_encrypted
 from quorate.node.lifecycle import OperatorError
 from quorate.wire.messages import Kind as MessageKind
 from quorate.wire.messages import Part
+
+if TYPE_CHECKING:
+    from quorate.api.metrics import Metrics
+    from quorate.api.tokens import JsonWebTokens
+    from quorate.node.expiry import Expiry
 
 log = logs.named()
 
@@ -85,7 +87,11 @@ def make_tokens(config: Config) -> JsonWebTokens | None:
     """What signs and verifies JWT, or None for simple tokens; OperatorError where --auth-token is of no use."""
     try:
         settings = parse_auth_token(config.auth_token)
-        return None if settings is None else JsonWebTokens(settings)
+        if settings is None:
+            return None
+        from quorate.api.tokens import JsonWebTokens
+
+        return JsonWebTokens(settings)
     except (OSError, ValueError) as error:
         raise OperatorError(f"cannot use --auth-token: {error}") from error
 
@@ -105,25 +111,53 @@ def make_watches(ring: Ring) -> Watches:
 
 def make_listener(config: Config, ring: Ring, calls: Calls, watches: Watches, expiry: Expiry | None = None) -> Listener:
     """gRPC and HTTP/1.1 over the same calls."""
-    metrics = Metrics()
-    if config.metrics == "extensive":
-        timing.add_histograms(calls, metrics.registry)
-    if config.logs_slow_requests:
-        timing.warn_of_slow(calls, config.warning_unary_request_duration / 1000)
+
+    @cache
+    def metrics() -> Metrics:
+        return make_metrics(calls, server, watches, expiry)
+
     server = GrpcServer(calls, limits_of(config))
+    if config.metrics == "extensive":
+        from quorate.api import timing
+
+        timing.add_histograms(calls, metrics().registry)
+    if config.logs_slow_requests:
+        from quorate.api import timing
+
+        timing.warn_of_slow(calls, config.warning_unary_request_duration / 1000)
+    message_bytes_max = config.max_request_bytes + GRPC_OVERHEAD_BYTES
+    gateway = Gateway(calls, message_bytes_max) if config.enable_grpc_gateway else None
+    fellows = Fellows(ring, lifecycle.worker_number(), config.api_workers, lambda: metrics().text())
+    this_node = ThisNode(ring, calls, fellows)
+
+    def make_pages() -> App:
+        from quorate.api.pages import make_pages
+
+        return make_pages(
+            calls,
+            this_node,
+            metrics(),
+            message_bytes_max,
+            config.enable_grpc_gateway,
+            with_profiles=config.enable_pprof,
+        )
+
+    pages = OnDemand("quorate.api.pages", make_pages)
+    front = Front(gateway, pages, config.cors, config.host_whitelist, lambda: calls.callers.state.enabled)
+    return Listener(server, HttpServer(front), HttpServer(MetricsFront(pages)))
+
+
+def make_metrics(calls: Calls, server: GrpcServer, watches: Watches, expiry: Expiry | None) -> Metrics:
+    """The figures of this worker; what happened before somebody first looked is in them."""
+    from quorate.api.metrics import Metrics
+    from quorate.api.watch_figures import WatchFigures
+
+    metrics = Metrics()
     metrics.before_text = Publisher(metrics, calls.tallies, server).publish
     metrics.registry.register(WatchFigures(watches))
     if expiry is not None:
         metrics.registry.register(expiry)
-    message_bytes_max = config.max_request_bytes + GRPC_OVERHEAD_BYTES
-    gateway = Gateway(calls, message_bytes_max) if config.enable_grpc_gateway else None
-    fellows = Fellows(ring, lifecycle.worker_number(), config.api_workers, metrics.text)
-    this_node = ThisNode(ring, calls, fellows)
-    pages = make_pages(
-        calls, this_node, metrics, message_bytes_max, config.enable_grpc_gateway, with_profiles=config.enable_pprof
-    )
-    front = Front(gateway, pages, config.cors, config.host_whitelist, lambda: calls.callers.state.enabled)
-    return Listener(server, HttpServer(front), HttpServer(MetricsFront(pages)))
+    return metrics
 
 
 def limits_of(config: Config) -> Limits:
@@ -153,7 +187,11 @@ def open_sockets(config: Config) -> list[ListenSocket]:
 def client_expiry(config: Config) -> Expiry | None:
     """The certificates clients see, if they see any."""
     files = tls.client_side(config)
-    return Expiry("client", files) if files.enabled else None
+    if not files.enabled:
+        return None
+    from quorate.node.expiry import Expiry
+
+    return Expiry("client", files)
 
 
 def announce(one: ListenSocket, address: str) -> None:

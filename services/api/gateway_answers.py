@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from http.client import responses
+from http import HTTPStatus
 from json.encoder import encode_basestring
 from typing import Final
 
@@ -14,6 +14,7 @@ from quorate.wire.errors import Code, http_status
 PIECES_FROM_BYTES: Final = 256 * 1024  # of a response in its binary form; below it writing takes a few milliseconds
 JSON: Final[Header] = (b"content-type", b"application/json")
 JSON_HEADERS: Final[tuple[Header, ...]] = (JSON, (b"grpc-metadata-content-type", b"application/grpc"))
+PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 def error_body(code: int, message: str) -> bytes:
@@ -25,7 +26,7 @@ def error_body(code: int, message: str) -> bytes:
 def error_line(code: int, message: str) -> bytes:
     """The last line of a stream that failed: 3.5 read the long names, later clients "code"."""
     status = http_status(code)
-    phrase = responses.get(status, "Client Closed Request")
+    phrase = PHRASES.get(status, "Client Closed Request")
     return (
         f'{{"error":{{"code":{int(code)},"message":{encode_basestring(message)},"grpc_code":{int(code)},'
         f'"http_code":{status},"http_status":"{phrase}"}}}}\n'

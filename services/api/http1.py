@@ -7,9 +7,14 @@ loris needs. A head in time and of a usual size costs two assignments.
 from __future__ import annotations
 
 import asyncio
+from email.utils import formatdate
 from typing import Final
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from quorate.api.asgi import App
 
 HEAD_BYTES_MAX: Final = 64 * 1024  # request line and headers; as much as on HTTP/2
 HEAD_TIMEOUT_S: Final = 30.0  # from the first octet of a head to its end
@@ -56,3 +61,46 @@ class Http1(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class Uvicorn:
+    """What all HTTP/1.1 connections to one application share: uvicorn without its own server."""
+
+    def __init__(self, app: App) -> None:
+        self.config = uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=3600,
+        )
+        self.config.load()
+        self.state = ServerState()
+        self.tick()
+
+    def protocol(self, common_name: str = "") -> asyncio.Protocol:
+        """`common_name`, of the client's certificate, is in the state of each request's scope."""
+        app_state = {"common_name": common_name}
+        return Http1(config=self.config, server_state=self.state, app_state=app_state)
+
+    def tick(self) -> None:
+        """Keep the Date header right."""
+        date = (b"date", formatdate(usegmt=True).encode())
+        self.state.default_headers = [date, *self.config.encoded_headers]
+
+    def drain(self) -> None:
+        """Close idle connections, and the others after the response in progress."""
+        for connection in list(self.state.connections):
+            connection.shutdown()
+
+    def abort(self) -> None:
+        """Close what is still open."""
+        for task in list(self.state.tasks):
+            task.cancel()
+        for connection in list(self.state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()

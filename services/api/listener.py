@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from email.utils import formatdate
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
-
-import uvicorn
-from uvicorn.server import ServerState
 
 from quorate.api.asgi import App
 from quorate.api.encrypted import Encrypted, TlsPort
 from quorate.api.grpc_connection import GrpcConnection, GrpcServer
-from quorate.api.http1 import Http1
 from quorate.api.http2.frames import PREFACE
+
+if TYPE_CHECKING:
+    from quorate.api.http1 import Uvicorn
 
 BACKLOG: Final = 4_096
 CONNECTIONS_MAX: Final = 50_000  # of one worker; further ones are closed at once
@@ -42,50 +40,38 @@ class ListenSocket(NamedTuple):
 
 
 class HttpServer:
-    """What all HTTP/1.1 connections of a worker share: uvicorn without its own server."""
+    """HTTP/1.1 for one application. uvicorn is loaded when the first client speaks it: many never have one."""
 
     def __init__(self, app: App) -> None:
-        self.config = uvicorn.Config(
-            app,
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=3600,
-        )
-        self.config.load()
-        self.state = ServerState()
-        self.tick()
+        self._app = app
+        self._uvicorn: Uvicorn | None = None
 
     def protocol(self, common_name: str = "") -> asyncio.Protocol:
         """`common_name`, of the client's certificate, is in the state of each request's scope."""
-        app_state = {"common_name": common_name}
-        return Http1(config=self.config, server_state=self.state, app_state=app_state)
+        if self._uvicorn is None:
+            from quorate.api.http1 import Uvicorn
+
+            self._uvicorn = Uvicorn(self._app)
+        return self._uvicorn.protocol(common_name)
+
+    @property
+    def connections(self) -> int:
+        return 0 if self._uvicorn is None else len(self._uvicorn.state.connections)
 
     def tick(self) -> None:
-        """Keep the Date header right."""
-        date = (b"date", formatdate(usegmt=True).encode())
-        self.state.default_headers = [date, *self.config.encoded_headers]
+        """A second has passed."""
+        if self._uvicorn is not None:
+            self._uvicorn.tick()
 
     def drain(self) -> None:
         """Close idle connections, and the others after the response in progress."""
-        for connection in list(self.state.connections):
-            connection.shutdown()
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.state.connections
+        if self._uvicorn is not None:
+            self._uvicorn.drain()
 
     def abort(self) -> None:
         """Close what is still open."""
-        for task in list(self.state.tasks):
-            task.cancel()
-        for connection in list(self.state.connections):
-            transport = getattr(connection, "transport", None)
-            if transport is not None:
-                transport.abort()
+        if self._uvicorn is not None:
+            self._uvicorn.abort()
 
 
 class FirstOctets(asyncio.Protocol):
@@ -160,7 +146,7 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        decided = len(self.grpc.connections) + len(self.http.state.connections) + len(self.metrics.state.connections)
+        decided = len(self.grpc.connections) + self.http.connections + self.metrics.connections
         return decided + len(self.undecided) + sum(len(port.handshakes) for port in self._ports)
 
     def protocol(self, kind: Kind, is_grpc: bool, common_name: str) -> asyncio.Protocol | None:
@@ -213,7 +199,7 @@ class Listener:
         self.metrics.drain()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + grace_s
-        while (self.grpc.connections or not self.http.is_idle or not self.metrics.is_idle) and loop.time() < ends_at:  # noqa: ASYNC110 - uvicorn has no event to wait for
+        while (self.grpc.connections or self.http.connections or self.metrics.connections) and loop.time() < ends_at:  # noqa: ASYNC110 - uvicorn has no event to wait for
             await asyncio.sleep(0.02)
         self.grpc.abort()
         self.http.abort()

@@ -24,7 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.utils import floatToGoString
 
 from quorate.api.node_view import NodeView
-from quorate.api.versions import ETCD_VERSION
+from quorate.node.flags import ETCD_VERSION
 from quorate.proto import health_pb2, rpc_pb2, v3election_pb2, v3lock_pb2
 from quorate.wire.errors import Code
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from quorate.api.grpc_connection import GrpcServer
-from quorate.api.metrics import Metrics
 from quorate.api.tally import Tally
+
+if TYPE_CHECKING:
+    from quorate.api.metrics import Metrics
 
 
 class Publisher:

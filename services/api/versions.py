@@ -7,8 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from quorate.api.node_view import NodeView
-
-ETCD_VERSION: Final = "3.6.14"  # the release whose behaviour is followed; clients parse it
+from quorate.node.flags import ETCD_VERSION
 
 
 def _installed() -> str:

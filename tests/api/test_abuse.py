@@ -57,7 +57,7 @@ def test_a_head_that_never_ends_is_cut_off_in_time(monkeypatch: pytest.MonkeyPat
             for reader in readers:
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
-            assert not door.listener.http.state.connections
+            assert not door.listener.http.connections
 
     run(scenario)
 
@@ -75,7 +75,7 @@ def test_a_head_beyond_all_measure_is_refused(head: bytes) -> None:
                     writer.write(filler)
                     await writer.drain()
                 assert b" 431 " in await reader.readline()
-            await until(lambda: not door.listener.http.state.connections)
+            await until(lambda: not door.listener.http.connections)
             await serves_others(door)
 
     run(scenario)

@@ -7,8 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from quorate.api import tokens
-from quorate.api.tokens import JsonWebTokens, JwtSettings, parse_auth_token
+from quorate.api import token_settings
+from quorate.api.token_settings import JwtSettings, parse_auth_token
+from quorate.api.tokens import JsonWebTokens
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 from quorate.wire.identity import Caller
@@ -36,7 +37,7 @@ def keys(directory: Path, method: str) -> tuple[str, str]:
     return str(private), str(public)
 
 
-@pytest.mark.parametrize("method", sorted(tokens.ASYMMETRIC | tokens.SYMMETRIC))
+@pytest.mark.parametrize("method", sorted(token_settings.ASYMMETRIC | token_settings.SYMMETRIC))
 def test_a_token_names_its_user_and_revision_until_it_expires(tmp_path: Path, method: str) -> None:
     private, public = keys(tmp_path, method)
     issuer = JsonWebTokens(JwtSettings(method, public, private, 60_000))

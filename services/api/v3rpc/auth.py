@@ -14,7 +14,7 @@ import string
 import time
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message_factory import GetMessageClass
 
@@ -23,7 +23,6 @@ from quorate.api.calling import Cancel, Done, Failed
 from quorate.api.calls import Context, Route, Unary
 from quorate.api.passwords import Passwords
 from quorate.api.ring import Lane, Ring
-from quorate.api.tokens import JsonWebTokens
 from quorate.api.v3rpc.permission import Permission
 from quorate.proto.rpc_pb2 import (
     DESCRIPTOR,
@@ -36,6 +35,9 @@ from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.identity import Caller, Credentials, Need, TokenGrant
 from quorate.wire.messages import Op
+
+if TYPE_CHECKING:
+    from quorate.api.tokens import JsonWebTokens
 
 LETTERS: Final = 16  # in a simple token, as etcd draws them
 SERVICE: Final = "/etcdserverpb.Auth"
