@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from typing import Final
@@ -23,7 +23,7 @@ from tests.chaos.faults import NotNow, anyone_free, fault, victim
 from tests.support.cluster import Service, service_pids
 from tests.support.time import FAKETIME_LIBRARY, time_namespaces
 
-ATTACHED_WITHIN_S: Final = 3.0
+TRACER_ENDS_S: Final = 5.0
 
 
 def _no_disks(field: Battlefield) -> str:
@@ -148,13 +148,21 @@ async def inject(name: str, field: Battlefield, dice: random.Random, seconds: fl
     try:
         await asyncio.sleep(seconds)
     finally:
-        if tracer.returncode is None:
-            tracer.terminate()
-        await tracer.wait()
+        await _ended(tracer)
         field.note(f"{name} is over")
         if name.startswith("ENOSPC"):
             await disarm(field)
         node.stopped_by.remove(name)
+
+
+async def _ended(tracer: asyncio.subprocess.Process) -> None:
+    """It may be stuck when what it traces was stopped or killed in the wrong moment; the kernel lets go then."""
+    for end in (tracer.terminate, tracer.kill):
+        with suppress(ProcessLookupError, TimeoutError):
+            if tracer.returncode is None:
+                end()
+            await asyncio.wait_for(tracer.wait(), TRACER_ENDS_S)
+            return
 
 
 for _name in INJECTIONS:
