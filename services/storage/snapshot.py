@@ -72,7 +72,6 @@ def _copy_committed(database: Database, target: Path) -> None:
                 _copy_file(database.path, target)
                 return
         time.sleep(STILL_PAUSE_SECONDS)
-    target.unlink(missing_ok=True)
     _copy(database.path, target)
 
 
@@ -121,7 +120,11 @@ def drop_exports(database: Path, older_seconds: float = 0.0) -> None:
 
 
 def _copy_file(database: Path, target: Path) -> None:
-    """In a process of its own: closing the file in this one would drop SQLite's locks on it (POSIX)."""
+    """In a process of its own: closing the file in this one would drop SQLite's locks on it (POSIX).
+
+    The target must not be there: ext4 writes a file that was emptied to the disk as soon as it is closed.
+    """
+    target.unlink(missing_ok=True)
     copied = subprocess.run(
         ["nice", "cp", "--", str(database), str(target)], check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

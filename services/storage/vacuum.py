@@ -7,7 +7,7 @@ from typing import Final
 from quorate.storage.database import Database
 from quorate.storage.schema import PAGE_BYTES
 
-SLICE_PAGES: Final = 128  # half a megabyte: a few milliseconds
+SLICE_PAGES: Final = 128  # half a megabyte: a millisecond or two
 
 
 class Vacuum:
@@ -32,7 +32,7 @@ class Vacuum:
     def advance(self) -> None:
         """Do one slice and commit it; the caller has committed what was pending."""
         connection = self._database.connection
-        connection.execute(f"PRAGMA incremental_vacuum({SLICE_PAGES})").fetchall()
+        connection.executescript(f"PRAGMA incremental_vacuum({SLICE_PAGES})")  # `execute` ends behind the first page
         self._database.note_written(SLICE_PAGES * PAGE_BYTES)
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         self.is_due = free > 0
