@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.ports import free_ports
 from quorate.node.config import Config, render
 from quorate.node.places import CONFIG_VARIABLE
 from quorate.wire.messages import (
@@ -87,17 +87,6 @@ class Member:
             if chunk.origin.incarnation == self.api.incarnation:
                 self.done += chunk.size
                 self.latencies.append(now - self.sent_at.pop(chunk.number))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody uses now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def start(directory: Path, count: int) -> list[Member]:

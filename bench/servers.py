@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from urllib.request import urlopen
 
 from bench import engine, messages, processes
 from bench.http2 import ProtocolError
+from bench.ports import free_ports
 
 READY_WITHIN_S: Final = 60.0
 POLL_S: Final = 0.02
@@ -116,15 +116,6 @@ def _revision(directory: Path) -> str:
         check=False,
     )
     return described.stdout.strip() or "unknown"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now; all are held until the last is chosen, so none comes twice."""
-    held = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in held]
-    for sock in held:
-        sock.close()
-    return ports
 
 
 @dataclass(slots=True)

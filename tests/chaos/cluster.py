@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench import processes, servers
+from bench.ports import free_ports
 from bench.servers import HOST, Node
 from quorate.proto import rpc_pb2
 from tests.chaos.calls import AsyncCaller
@@ -223,7 +224,7 @@ async def battlefield(seed: int, size: int, disks: bool = True) -> AsyncIterator
     """A started cluster; afterwards nothing is left of it but its directory, if something was found."""
     directory = Path(tempfile.mkdtemp(prefix="quorate-chaos-"))
     network = Network(seed)
-    ports = servers.free_ports(2 * size)
+    ports = free_ports(2 * size)
     await network.open(ports[size:])
     knobs = _draw_knobs(seed)
     users = _draw_users(seed, directory)

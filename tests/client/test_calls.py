@@ -3,6 +3,7 @@
 import pytest
 
 from bench import servers
+from bench.ports import free_port
 from bench.servers import Cluster
 from quorate.client import Client, CompactedError, EtcdError, OutcomeUnknownError, Txn, errors, methods, txn
 from quorate.client.errors import NoEndpointsError
@@ -81,7 +82,7 @@ def test_a_client_without_endpoints_cannot_be_made() -> None:
 
 
 def test_an_unreachable_endpoint_is_passed_over_by_reads_and_writes(node: Cluster) -> None:
-    nobody = f"127.0.0.1:{servers.free_ports(1)[0]}"
+    nobody = f"127.0.0.1:{free_port()}"
     with Client([nobody, *node.endpoints]) as client:
         for number in range(4):
             client.put("calls/over", str(number))
@@ -89,7 +90,7 @@ def test_an_unreachable_endpoint_is_passed_over_by_reads_and_writes(node: Cluste
 
 
 def test_a_write_that_nobody_could_receive_has_a_known_outcome() -> None:
-    with Client(f"127.0.0.1:{servers.free_ports(1)[0]}", timeout_s=0.3) as client:
+    with Client(f"127.0.0.1:{free_port()}", timeout_s=0.3) as client:
         with pytest.raises(EtcdError, match="context deadline exceeded") as failed:
             client.put("a", "1")
         assert not isinstance(failed.value, OutcomeUnknownError)

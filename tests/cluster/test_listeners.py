@@ -12,7 +12,8 @@ import grpc
 import httpx
 import pytest
 
-from bench.servers import Node, free_ports
+from bench.ports import free_ports
+from bench.servers import Node
 from quorate.proto import rpc_pb2
 from tests.conformance.clients import etcdctls
 from tests.support.cluster import quorate_cluster, wait_until

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from bench import failover_cases, servers
+from bench import failover_cases
+from bench.ports import free_port
 from bench.servers import Cluster, Node
 from tests.checking.traffic import Traffic, traffic
 from tests.cluster.test_nothing_lost import judged, more
@@ -70,7 +71,7 @@ def test_a_member_moves_to_another_address(moved: str) -> None:
         leader = cluster.leader()
         node = leader if moved == "leader" else others(cluster, leader)[0]
         crowd.leave(node.endpoint)
-        old, (port,) = node.peer_url, servers.free_ports(1)
+        old, port = node.peer_url, free_port()
         node.peer_port = port
         members.update(others(cluster, node)[0], old, node.peer_url)
         node.stop()

@@ -25,6 +25,7 @@ from urllib.request import urlopen
 import yaml
 
 from bench import servers
+from bench.ports import free_ports
 
 USER: Final = "postgres"
 SCOPE: Final = "conformance"
@@ -167,7 +168,7 @@ def patroni_members(
     owner = pwd.getpwnam(USER)
     directory = Path(tempfile.mkdtemp(prefix="patroni-"))
     os.chown(directory, owner.pw_uid, owner.pw_gid)
-    ports = servers.free_ports(2 * len(names))
+    ports = free_ports(2 * len(names))
     members = [Member(name, directory, ports.pop(), ports.pop()) for name in names]
     for member in members:
         settings = _settings(member, {"hosts": list(endpoints)} | etcd3, dynamic)

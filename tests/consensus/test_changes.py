@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from quorate.node import certificates
 from quorate.proto import rpc_pb2 as rpc
 from quorate.wire import errors
 from quorate.wire.errors import EtcdError
 from quorate.wire.messages import ClusterOp
 from tests.consensus.fakes import until
-from tests.consensus.test_three import Cluster, Node, cluster, free_ports, run
+from tests.consensus.test_three import Cluster, Node, cluster, run
 
 
 async def members(node: Node) -> dict[int, rpc.Member]:
@@ -48,7 +49,7 @@ def join(whole: Cluster, name: str) -> Node:
 
 
 def new_url(whole: Cluster, name: str) -> str:
-    url = whole.urls[name] = f"http://127.0.0.1:{free_ports(1)[0]}"
+    url = whole.urls[name] = f"http://127.0.0.1:{free_port()}"
     return url
 
 

@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from bench.ports import free_port, free_ports
 from quorate.node.config import Config, render
 from quorate.node.places import CONFIG_VARIABLE
 from quorate.proto import rpc_pb2 as rpc
@@ -27,17 +27,6 @@ from tests.consensus.fakes import Applied, FakeApi, FakeStorage, grown, read_ima
 
 ELECTION_MS = 300
 SEGMENT_BYTES = 256 * 1024
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class Node:
@@ -379,7 +368,7 @@ def test_a_damaged_log_and_a_second_process_are_refused_with_one_sentence() -> N
             await whole.led()
             commands = whole.propose(node, 100, size=100)
             await whole.applied(commands)
-            intruder = whole.add("b", whole.urls | {"b": f"http://127.0.0.1:{free_ports(1)[0]}"})
+            intruder = whole.add("b", whole.urls | {"b": f"http://127.0.0.1:{free_port()}"})
             (intruder.directory / "data").symlink_to(node.directory / "data")
             intruder.start()
             assert 1 == await asyncio.to_thread(intruder.join)

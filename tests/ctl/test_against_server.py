@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import servers
+from bench.ports import free_port
 from bench.servers import Cluster
 from quorate.client import AsyncClient, Client
 from quorate.ctl import check, quoratectl, quorateutl
@@ -84,7 +85,7 @@ def test_an_image_is_saved_whole_or_not_at_all(node: Cluster, tmp_path: Path) ->
     assert quoratectl.run(["--endpoints", node.endpoints[0], "snapshot", "save", str(path)]) == 0
     image = path.read_bytes()
     assert hashlib.sha256(image[:-32]).digest() == image[-32:]
-    nobody = f"127.0.0.1:{servers.free_ports(1)[0]}"
+    nobody = f"127.0.0.1:{free_port()}"
     assert quoratectl.run(["--endpoints", nobody, "snapshot", "save", str(tmp_path / "none")]) == 5
     assert [left.name for left in tmp_path.iterdir()] == ["image.db"]
 

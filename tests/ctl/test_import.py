@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import servers
+from bench.ports import free_port
 from bench.servers import Cluster
 from quorate.client import Client, methods
 from quorate.client.tls import TlsFiles
@@ -252,7 +253,7 @@ def test_what_must_not_be_imported_is_refused(source: Cluster, tmp_path: Path) -
         assert "the destination has 2 keys; --overwrite" in refused(there, here)
         assert "same cluster" in refused(here, here, "--overwrite")
         assert client.get_prefix("").count == 2
-        nobody = f"127.0.0.1:{servers.free_ports(1)[0]}"
+        nobody = f"127.0.0.1:{free_port()}"
         (tmp_path / "passwords").write_text("alice:\n")
         assert "line 1 of" in refused(there, here, "--passwords", str(tmp_path / "passwords"))
         client.put(MARK, Mark("x", 4711, Phase.COPYING, 1).pack())

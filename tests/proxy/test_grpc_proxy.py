@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import servers
+from bench.ports import free_port
 from bench.servers import Cluster
 from quorate.client import AsyncClient, Client
 from quorate.client.txn import Txn, get, put, value
@@ -212,7 +213,7 @@ def test_a_member_that_is_gone_costs_no_call(tmp_path: Path) -> None:
 
 
 def test_without_any_member_calls_are_refused_and_health_says_so(tmp_path: Path) -> None:
-    nobody = f"127.0.0.1:{servers.free_ports(1)[0]}"
+    nobody = f"127.0.0.1:{free_port()}"
     with proxy(tmp_path, "grpc-proxy", "start", "--endpoints", nobody) as started, calling(started.endpoint) as caller:
         with pytest.raises(grpc.RpcError) as refused:
             caller.unary("KV/Range", rpc.RangeRequest(key=b"a"))

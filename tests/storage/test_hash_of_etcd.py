@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from bench.ports import free_port
 from quorate.proto import rpc_pb2
 from quorate.wire.messages import Op
 from tests.storage.member import Member
@@ -69,13 +69,6 @@ class Etcd:
         self._channel.close()
         self._process.terminate()
         self._process.wait(20)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench import processes, servers
-from bench.servers import free_ports
+from bench.ports import free_port
 from tests.conformance.clients import etcdctls
 from tests.support.cluster import wait_until
 
@@ -173,7 +173,7 @@ class Shell:
 
     def _port(self, named: str) -> str:
         if named not in self._ports:
-            self._ports[named] = str(free_ports(1)[0])
+            self._ports[named] = str(free_port())
         return self._ports[named]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import servers
+from bench.ports import free_port
 
 STARTS_WITHIN_S = 30.0
 ENDS_WITHIN_S = 20.0
@@ -56,7 +57,7 @@ def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
 @contextmanager
 def proxy(directory: Path, *arguments: str, **environment: str) -> Iterator[Proxy]:
     """`quorate ARGUMENTS --listen-addr FREE`, once it is ready."""
-    endpoint = f"127.0.0.1:{servers.free_ports(1)[0]}"
+    endpoint = f"127.0.0.1:{free_port()}"
     words, inherited = command(*arguments, "--listen-addr", endpoint)
     process = subprocess.Popen(
         words, cwd=directory, env=inherited | environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
