@@ -17,9 +17,11 @@ SEED ?=
 SECONDS ?= 45
 RUNS ?= 3
 NODES ?= 0
+# How long to fuzz.
+MINUTES ?= 10
 CHAOS = GRPC_ENABLE_FORK_SUPPORT=0 $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --nodes $(NODES)
 
-.PHONY: help run cluster down test retest clients chaos chaos-long sim sim-nightly crash-images bit-flips bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
+.PHONY: help run cluster down test retest clients chaos chaos-long sim sim-nightly crash-images bit-flips fuzz bench lint types imports audit format proto proto-check scripts-rewrite dev check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +61,9 @@ crash-images: $(DEVELOPED) ## recover 60,000 images of what power cuts and faili
 
 bit-flips: $(DEVELOPED) ## turn 6,000 bits in files of a member, one at a time, and damage members of a real cluster
 	QUORATE_FLIPS=6000 $(if $(SEED),QUORATE_SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -s tests/crashes/test_flips.py tests/cluster/test_healing.py
+
+fuzz: $(DEVELOPED) ## random and mutated octets for everything that reads what others wrote; MINUTES=, TARGET=, SEED=
+	$(BIN)/python -m tests.fuzzing --minutes $(MINUTES) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
 
 bench: $(DEVELOPED) ## measure against real etcd, side by side; BENCH=--quick for a short round
 	$(BIN)/python -m bench $(BENCH)

@@ -18,9 +18,12 @@ PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 def error_body(code: int, message: str) -> bytes:
-    """The body of a failed unary call: 3.4 and 3.5 read "error", later clients "message"."""
+    """The body of a failed unary call: 3.4 and 3.5 read "error", later clients "message".
+
+    The text may repeat what the client wrote, which JSON's escapes allow to be half a character.
+    """
     text = encode_basestring(message)
-    return f'{{"error":{text},"code":{int(code)},"message":{text}}}'.encode()
+    return f'{{"error":{text},"code":{int(code)},"message":{text}}}'.encode(errors="replace")
 
 
 def error_line(code: int, message: str) -> bytes:
@@ -30,7 +33,7 @@ def error_line(code: int, message: str) -> bytes:
     return (
         f'{{"error":{{"code":{int(code)},"message":{encode_basestring(message)},"grpc_code":{int(code)},'
         f'"http_code":{status},"http_status":"{phrase}"}}}}\n'
-    ).encode()
+    ).encode(errors="replace")
 
 
 async def respond_message(send: Send, codec: Codec, response: bytes) -> None:

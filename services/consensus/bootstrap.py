@@ -306,6 +306,9 @@ def fetch_members(context: Contexts) -> FetchMembers:
             if response.status != HTTPStatus.OK:
                 raise ValueError(f"peer answered with status {response.status}")
             number = int(response.headers.get("X-Etcd-Cluster-ID", ""), 16)
-            return number, [Member.from_json(fields) for fields in json.loads(body)]
+            listed = json.loads(body)
+            if not isinstance(listed, list):
+                raise ValueError("peer answered with something else than its members")
+            return number, [Member.from_json(fields) for fields in listed]
 
     return fetch

@@ -33,6 +33,7 @@ log = logs.named("cluster")
 ACTIVE_S: Final = 5.0  # etcd's HealthInterval: so long a member has to be connected to count as healthy
 READY_SHARE: Final = 0.9  # of the leader's log a learner must have before it may vote
 WAITING_MAX: Final = 10_000
+_OPS: Final = frozenset(ClusterOp)
 
 Answer = Callable[[Message | EtcdError], None]
 
@@ -103,15 +104,20 @@ class Calls:
             if driver.core.role is RaftRole.LEADER:
                 log.info("a member needs an image", member_id=f"{message.from_id:x}")
                 driver.courier.send(message.from_id)
+        elif message.op not in _OPS:
+            reply(errors.MALFORMED_REQUEST)
         elif driver.core.role is RaftRole.LEADER:
             self.perform(ClusterOp(message.op), message.body, reply)
         else:
             reply(errors.NOT_LEADER)
 
     def _received(self, reply: CallReply) -> Message | EtcdError:
-        if reply.error_id:
-            return errors.by_id(reply.error_id)
-        response = rpc.MemberAddResponse.FromString(reply.body)  # a superset of the other answers to a change
+        try:
+            if reply.error_id:
+                return errors.by_id(reply.error_id)
+            response = rpc.MemberAddResponse.FromString(reply.body)  # a superset of the other answers to a change
+        except (KeyError, DecodeError):
+            return errors.MALFORMED_REQUEST
         response.header.member_id = self._driver.member_id
         return response
 

@@ -16,7 +16,12 @@ from quorate.consensus.membership import CLUSTER_VERSION, Membership
 PROTOCOL: Final = "quorate-raft/1"
 STREAM_PATH: Final = "/raft/stream/"
 REPLACE_PATH: Final = "/members/replace"  # a member that lost its log asks for a new id
+URGENT: Final = "urgent"
+BULK: Final = "bulk"
+SNAPSHOT: Final = "snapshot"
+KINDS: Final = (URGENT, BULK, SNAPSHOT)  # of streams
 HEAD_BYTES_MAX: Final = 8192
+ID_LARGEST: Final = (1 << 64) - 1
 SERVER_VERSION: Final = "3.6.14"  # the etcd whose interface this is
 REMOVED_TEXT: Final = "the member has been permanently removed from the cluster"
 
@@ -87,7 +92,10 @@ def parse_hello(request: Request) -> Hello | None:
         ids = [int(request.headers[name], 16) for name in ("x-etcd-cluster-id", "x-server-from", "x-raft-to")]
     except (KeyError, ValueError) as error:
         raise BadRequest("the headers of a stream are incomplete") from error
-    return Hello(request.path.removeprefix(STREAM_PATH), *ids)
+    kind = request.path.removeprefix(STREAM_PATH)
+    if kind not in KINDS or not 0 <= min(ids) <= max(ids) <= ID_LARGEST:
+        raise BadRequest("a stream that members do not have")
+    return Hello(kind, *ids)
 
 
 def judge_hello(hello: Hello, membership: Membership, own_id: int) -> tuple[HTTPStatus, str]:

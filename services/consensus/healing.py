@@ -92,7 +92,7 @@ def begin_anew(config: Config, segment_bytes: int) -> None:
     directory = config.wal_path
     try:
         _, meta = unpack_meta((directory / GRANT).read_bytes())
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         (directory / GRANT).unlink()
         raise DamagedLog(str(directory / GRANT), 0, "what the leader granted is unreadable") from None
     files = MetaFiles(directory)

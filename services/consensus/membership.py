@@ -68,15 +68,16 @@ class Member:
     def from_json(cls, fields: dict[str, Any]) -> Member:
         """The opposite of `as_json`; ValueError for anything else."""
         try:
+            (number,) = _numbers([fields["id"]])
             return cls(
-                int(fields["id"]),
+                number,
                 tuple(map(str, fields["peerURLs"])),
                 str(fields.get("name", "")),
                 tuple(map(str, fields.get("clientURLs") or ())),
                 bool(fields.get("isLearner", False)),
                 bool(fields.get("isJoining", False)),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"not a member: {fields!r}") from error
 
 
@@ -106,7 +107,7 @@ class Membership:
         conf, context = decode(payload)
         members = dict(self.members)
         if context:
-            newcomer = Member.from_json(json.loads(context))
+            newcomer = Member.from_json(json_object(context))
             members.setdefault(newcomer.id, newcomer)
         present = conf.members()
         removed = self.removed | (self.conf.members() - present)
@@ -187,11 +188,34 @@ def unpack_meta(data: bytes) -> tuple[int, Meta]:
     crc, _, body = data.partition(b"\n")
     if crc != b"%08x" % google_crc32c.value(body):
         raise ValueError("checksum does not fit")
-    fields = json.loads(body)
-    if fields["format"] != _FORMAT:
-        raise ValueError(f"unknown format {fields['format']}")
-    snapshot_index, snapshot_term = fields["snapshot"]
-    return fields["counter"], Meta(fields["member"], membership_from_json(fields), snapshot_index, snapshot_term)
+    fields = json_object(body)
+    try:
+        if fields["format"] != _FORMAT:
+            raise ValueError(f"unknown format {fields['format']}")
+        counter, number, *snapshot = _numbers((fields["counter"], fields["member"], *fields["snapshot"]))
+        snapshot_index, snapshot_term = snapshot
+    except (KeyError, TypeError) as error:
+        raise ValueError("not what a member knows") from error
+    return counter, Meta(number, membership_from_json(fields), snapshot_index, snapshot_term)
+
+
+def json_object(text: bytes) -> dict[str, Any]:
+    """The object that the text is; ValueError for anything else."""
+    try:
+        fields = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    return fields
+
+
+def _numbers(values: Iterable[Any]) -> tuple[int, ...]:
+    """ValueError unless each is an unsigned number of 64 bits."""
+    numbers = tuple(values)
+    if not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
+        raise ValueError(f"not ids or indexes: {numbers!r}")
+    return numbers
 
 
 def membership_json(membership: Membership) -> dict[str, Any]:
@@ -213,17 +237,16 @@ def membership_json(membership: Membership) -> dict[str, Any]:
 def membership_from_json(fields: dict[str, Any]) -> Membership:
     """The opposite of `membership_json`; ValueError for anything else."""
     try:
-        conf = ConfState(
-            tuple(fields["voters"]), tuple(fields["outgoing"]), tuple(fields["learners"]), fields["autoLeave"]
-        )
+        voters, outgoing, learners = (_numbers(fields[name]) for name in ("voters", "outgoing", "learners"))
         members = [Member.from_json(one) for one in fields["members"]]
+        cluster, index = _numbers((fields["cluster"], fields["index"]))
         return Membership(
-            fields["cluster"],
-            fields["index"],
-            conf,
+            cluster,
+            index,
+            ConfState(voters, outgoing, learners, bool(fields["autoLeave"])),
             {member.id: member for member in members},
-            frozenset(fields["removed"]),
-            fields["clusterVersion"],
+            frozenset(_numbers(fields["removed"])),
+            str(fields["clusterVersion"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError("not a membership") from error

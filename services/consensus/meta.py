@@ -40,7 +40,7 @@ class MetaFiles:
             present = True
             try:
                 counter, meta = unpack_meta(path.read_bytes())
-            except (ValueError, KeyError, TypeError):
+            except ValueError:
                 log.warn("a copy of the membership is damaged; it is made anew", path=str(path))
                 continue
             counters.append(counter)

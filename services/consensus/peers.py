@@ -35,7 +35,10 @@ from quorate.consensus.connections import (
 )
 from quorate.consensus.frames import Call, CallReply, Decoder, PeerMessage, encode
 from quorate.consensus.handshake import (
+    BULK,
     REPLACE_PATH,
+    SNAPSHOT,
+    URGENT,
     BadRequest,
     Hello,
     Request,
@@ -53,9 +56,6 @@ from quorate.node.tls_failures import Refusals, explain
 
 log = logs.named("peers")
 
-URGENT: Final = "urgent"
-BULK: Final = "bulk"
-SNAPSHOT: Final = "snapshot"
 URGENT_BUFFER_BYTES_MAX: Final = 1024 * 1024
 BULK_BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # Raft's window per follower is far below; forwarded proposals are not
 RETRY_S: Final = 0.1

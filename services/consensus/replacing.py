@@ -93,9 +93,13 @@ def parse_claim(request: Request) -> Claim:
     return Claim(cluster, lost, tuple(url for url in urls.split(",") if url))
 
 
-def _unpack(fields: dict[str, Any]) -> Grant:
-    members = tuple(Member.from_json(one) for one in fields["members"])
-    return Grant(int(fields["cluster"]), int(fields["id"]), bool(fields["votes"]), members)
+def _unpack(fields: Any) -> Grant:
+    """ValueError for what is no grant."""
+    try:
+        members = tuple(Member.from_json(one) for one in fields["members"])
+        return Grant(int(fields["cluster"]), int(fields["id"]), bool(fields["votes"]), members)
+    except (KeyError, TypeError) as error:
+        raise ValueError("the answer is no grant") from error
 
 
 class Replacing:

@@ -37,9 +37,9 @@ from quorate.consensus.frames import (
     SnapshotMeta,
     encode,
 )
-from quorate.consensus.handshake import BadRequest, Hello
-from quorate.consensus.membership import Membership, membership_from_json, membership_json
-from quorate.consensus.peers import SNAPSHOT, PeerSettings
+from quorate.consensus.handshake import SNAPSHOT, BadRequest, Hello
+from quorate.consensus.membership import Membership, json_object, membership_from_json, membership_json
+from quorate.consensus.peers import PeerSettings
 from quorate.consensus.raft import messages as raft
 from quorate.consensus.raft.messages import Role
 from quorate.consensus.segments import FILE_MODE
@@ -73,6 +73,43 @@ class Image:
     taken_at: float
     size: int
     name: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells it from another of the same index
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a sender says of its image."""
+
+    index: int
+    term: int
+    size: int  # bytes
+    name: str  # 32 hexadecimal digits
+    membership: Membership
+
+    def pack(self) -> bytes:
+        fields = {
+            "index": self.index,
+            "term": self.term,
+            "size": self.size,
+            "image": self.name,
+            "membership": membership_json(self.membership),
+        }
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Described:
+        """Raises ValueError for anything `pack` did not make: index and name become a file's name."""
+        fields = json_object(body)
+        index, term, size = (_count(fields.get(name)) for name in ("index", "term", "size"))
+        name, membership = fields.get("image"), fields.get("membership")
+        if not isinstance(name, str) or not isinstance(membership, dict):
+            raise ValueError("the snapshot has no name or no membership")
+        return cls(index, term, size, uuid.UUID(name).hex, membership_from_json(membership))
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("the snapshot has no index, term or size")
+    return value
 
 
 def checksum_of(file: Any, size: int) -> int:
@@ -275,14 +312,8 @@ class Snapshots:
 
     def _send_image(self, frames: FrameSocket, number: int, image: Image, term: int) -> None:
         way = (self._settings.member_id, number, term)
-        described = {
-            "index": image.index,
-            "term": image.term,
-            "size": image.size,
-            "image": image.name,
-            "membership": membership_json(image.membership),
-        }
-        frames.send(SnapshotMeta(*way, json.dumps(described).encode()))
+        described = Described(image.index, image.term, image.size, image.name, image.membership)
+        frames.send(SnapshotMeta(*way, described.pack()))
         position = acknowledged = self._acknowledged(frames)
         started, begun_at = time.monotonic(), position
         with image.path.open("rb") as file:
@@ -321,7 +352,7 @@ class Snapshots:
             with connection:
                 frames = FrameSocket(connection, hello.cluster_id, hello.to_id, hello.from_id)
                 self._receive_image(frames, hello)
-        except (OSError, FrameDamaged, ValueError, KeyError, TimeoutError) as error:
+        except (OSError, FrameDamaged, ValueError) as error:
             log.warn("failed to receive snapshot", sender=f"{hello.from_id:x}", error=str(error))
         finally:
             self._receiving.release()
@@ -330,10 +361,9 @@ class Snapshots:
         meta = frames.receive()
         if not isinstance(meta, SnapshotMeta):
             raise ValueError("the stream does not begin with what it holds")
-        described = json.loads(meta.body)
-        index, size, name = int(described["index"]), int(described["size"]), uuid.UUID(described["image"]).hex
-        membership = membership_from_json(described["membership"])
-        part = self._directory / f"{index:016x}-{name}.part"
+        described = Described.unpack(meta.body)
+        index, size, membership = described.index, described.size, described.membership
+        part = self._directory / f"{index:016x}-{described.name}.part"
         for other in self._directory.glob("*.part"):
             if other != part:
                 other.unlink()
@@ -345,7 +375,7 @@ class Snapshots:
         whole = self._directory / f"{index:016x}{SUFFIX}"
         part.rename(whole)
         sync_directory(self._directory)
-        snapshot = raft.SnapshotMeta(index, int(described["term"]), membership.conf)
+        snapshot = raft.SnapshotMeta(index, described.term, membership.conf)
         message = raft.InstallSnapshot(hello.from_id, hello.to_id, meta.term, snapshot)
         done: Future[None] = Future()
         self._loop.call_soon_threadsafe(self._install, message, membership, done)

@@ -262,6 +262,8 @@ def _scan_batch(file: str, data: Readable, nonce: int, scan: Scan, chains: dict[
         pending[index] = chain
         places.append(Place(index, term, record.kind, chain, offset, record.size))
         offset += record.size
+    if len(payload) < _STATE_READ.size:
+        raise DamagedLog(file, offset, "the end of a batch is cut short")
     vote, commit, count = _STATE_READ.unpack_from(payload)
     if count != len(places) or record.index != index or record.chain != chain:
         raise DamagedLog(file, offset, "a batch does not hold what its end says")

@@ -25,7 +25,7 @@ _MAGIC: Final = 0xED0CDAED
 _VERSION: Final = 2
 _BRANCH_PAGE, _LEAF_PAGE, _META_PAGE = 0x01, 0x02, 0x04
 _IS_BUCKET: Final = 0x01
-_DEPTH_MAX: Final = 64  # far above any real tree; a loop of damaged pages ends here
+_DEPTH_MAX: Final = 64  # far above any real tree
 PAGE_BYTES_MAX: Final = 65536
 
 
@@ -78,16 +78,16 @@ class BboltFile:
 
     def buckets(self) -> list[bytes]:
         """Names of the top-level buckets."""
-        return [key for flags, key, _ in self._tree(self._meta.root, 0) if flags & _IS_BUCKET]
+        return [key for flags, key, _ in self._tree(self._meta.root, 0, set()) if flags & _IS_BUCKET]
 
     def items(self, bucket: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values of a top-level bucket, without buckets inside it; nothing where it does not exist."""
-        for flags, key, value in self._tree(self._meta.root, 0):
+        for flags, key, value in self._tree(self._meta.root, 0, set()):
             if flags & _IS_BUCKET and key == bucket:
                 if len(value) < _BUCKET.size:
                     raise BboltError(f"the head of bucket {bucket!r} is cut short")
                 root, _ = _BUCKET.unpack_from(value)
-                elements = self._tree(root, 0) if root else self._page_elements(value, _BUCKET.size, 0)
+                elements = self._tree(root, 0, set()) if root else self._page_elements(value, _BUCKET.size, 0)
                 yield from ((name, content) for inner, name, content in elements if not inner & _IS_BUCKET)
                 return
 
@@ -116,10 +116,14 @@ class BboltFile:
             return None
         return _Meta(page_bytes, root, pages, txid)
 
-    def _tree(self, page_id: int, depth: int) -> Iterator[tuple[int, bytes, bytes]]:
+    def _tree(self, page_id: int, depth: int, seen: set[int]) -> Iterator[tuple[int, bytes, bytes]]:
+        """The elements below a page. A page that is met twice would make a small file endless."""
+        if page_id in seen:
+            raise BboltError(f"page {page_id} is in the tree twice")
+        seen.add(page_id)
         offset = page_id * self._meta.page_bytes
         if depth > _DEPTH_MAX or offset + _HEAD.size > len(self._data):
-            raise BboltError(f"page {page_id} cannot be: the file ends before it, or the tree has a loop")
+            raise BboltError(f"page {page_id} cannot be: the file ends before it, or the tree is too deep")
         found_id, flags, count, _ = _HEAD.unpack_from(self._data, offset)
         if found_id != page_id:
             raise BboltError(f"page {page_id} carries the number {found_id}")
@@ -128,7 +132,7 @@ class BboltFile:
                 raise BboltError(f"page {page_id} reaches beyond the file")
             for number in range(count):
                 _, _, child = _BRANCH.unpack_from(self._data, offset + _HEAD.size + number * _BRANCH.size)
-                yield from self._tree(child, depth + 1)
+                yield from self._tree(child, depth + 1, seen)
         elif flags & _LEAF_PAGE:
             yield from self._page_elements(self._data, offset, page_id)
         else:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
 import google_crc32c
+from google.protobuf.message import DecodeError
 
 from quorate.ctl.bbolt import BboltError, BboltFile
 from quorate.proto import auth_pb2, kv_pb2
@@ -29,6 +32,16 @@ def is_etcd_file(path: Path) -> bool:
     return head[_BBOLT_START:] == _MAGIC
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[BboltFile]:
+    """The file, open for the block; BboltError for pages that are not sound and for records that are none of etcd's."""
+    with BboltFile(path) as file:
+        try:
+            yield file
+        except (DecodeError, UnicodeDecodeError, IndexError, OverflowError, sqlite3.IntegrityError) as error:
+            raise BboltError(f"{path} is damaged: it holds a record that is none of etcd's ({error})") from error
+
+
 @dataclass(frozen=True, slots=True)
 class EtcdContents:
     """What etcdutl says of a file."""
@@ -45,7 +58,7 @@ def contents(path: Path) -> EtcdContents:
     crc, revision = 0, 0
     live: set[bytes] = set()
     version = ""
-    with BboltFile(path) as file:
+    with opened(path) as file:
         for bucket in file.buckets():
             crc = int(google_crc32c.extend(crc, bucket))
             for key, value in file.items(bucket):
@@ -62,13 +75,13 @@ def contents(path: Path) -> EtcdContents:
 
 def convert(path: Path, target: Path) -> None:
     """Write a database of ours with everything that is in etcd's file; BboltError when that is not sound."""
-    with BboltFile(path) as file:
+    with opened(path) as file:
         importing.write(target, _records(file), _leases(file), _users(file), compactions(file))
 
 
 def hash_kv(path: Path, revision: int, compact_revision: int) -> int:
     """HashKV at a revision, as a member with this file would answer."""
-    with BboltFile(path) as file:
+    with opened(path) as file:
         kept: dict[bytes, bytes] = {}  # user key: the record that is visible at the revision
         for key, value in file.items(b"key"):
             if int.from_bytes(key[:8], "big") > revision:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
@@ -19,6 +20,7 @@ INDEX_HEADER: Final = "X-Etcd-Index"
 CONFIG: Final = "_config"
 
 Answer = tuple[dict[str, Any], int]  # the document and the service's index
+T = TypeVar("T")
 
 
 class V2Registry:
@@ -34,14 +36,14 @@ class V2Registry:
             document, _ = await self._get(f"{self._url}/{CONFIG}/size")
         except HTTPError as error:
             _judge(error, HTTPStatus.NOT_FOUND, SIZE_NOT_FOUND)
-        return str(document["node"].get("value", ""))
+        return size_of(document)
 
     async def listing(self) -> Listing:
         try:
             document, index = await self._get(self._url)
         except HTTPError as error:
             _judge(error, HTTPStatus.NOT_FOUND, SIZE_NOT_FOUND)
-        return Listing(_members(document["node"].get("nodes", [])), index)
+        return listing_of(document, index)
 
     async def register(self, member_id: str, contents: str) -> None:
         body = urlencode({"value": contents}).encode()
@@ -58,10 +60,7 @@ class V2Registry:
             document, _ = await self._get(f"{self._url}?{query}", WATCH_S)
         except HTTPError as error:
             _judge(error, 0, "")
-        node = document.get("node", {})
-        if document.get("action") not in ("create", "set", "update"):
-            return Listing((), node.get("modifiedIndex", moment))
-        return Listing(_members([node]), node["modifiedIndex"])
+        return news_of(document, moment)
 
     async def _get(self, url: str, timeout_s: float = REQUEST_S) -> Answer:
         return await asyncio.to_thread(self._open, Request(url), timeout_s)  # noqa: S310 - the operator's URL
@@ -69,18 +68,59 @@ class V2Registry:
     def _open(self, request: Request, timeout_s: float) -> Answer:
         try:
             with self._opener.open(request, timeout=timeout_s) as answer:
-                document = json.loads(answer.read() or b"{}")
-                return document, int(answer.headers.get(INDEX_HEADER, 0))
+                return document_of(answer.read()), int(answer.headers.get(INDEX_HEADER, 0))
         except HTTPError:
             raise
         except (OSError, ValueError) as error:
             raise ServiceLost(str(error)) from error
 
 
+def document_of(text: bytes) -> dict[str, Any]:
+    """An answer's body; ValueError for what is no JSON object."""
+    try:
+        document = json.loads(text or b"{}")
+    except RecursionError:
+        document = None
+    if not isinstance(document, dict):
+        raise ValueError("the answer is no JSON object")
+    return document
+
+
+def size_of(document: dict[str, Any]) -> str:
+    """The value of the size key. ServiceLost, here and below, for the answer of something else."""
+    return _read(lambda: str(document["node"].get("value", "")))
+
+
+def listing_of(document: dict[str, Any], index: int) -> Listing:
+    """Who is in the directory."""
+    return _read(lambda: Listing(_members(document["node"].get("nodes", [])), index))
+
+
+def news_of(document: dict[str, Any], moment: int) -> Listing:
+    """Who came after `moment`."""
+
+    def read() -> Listing:
+        node = document.get("node", {})
+        if document.get("action") not in ("create", "set", "update"):
+            return Listing((), int(node.get("modifiedIndex", moment)))
+        return Listing(_members([node]), int(node["modifiedIndex"]))
+
+    return _read(read)
+
+
+def _read(read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise ServiceLost("the answer is none of a discovery service") from error
+
+
 def _members(nodes: list[dict[str, Any]]) -> tuple[Registered, ...]:
     named = [(node["key"].rpartition("/")[2], node) for node in nodes]
     return tuple(
-        Registered(name, node.get("value", ""), node["createdIndex"]) for name, node in named if name != CONFIG
+        Registered(name, str(node.get("value", "")), int(node["createdIndex"]))
+        for name, node in named
+        if name != CONFIG
     )
 
 

@@ -248,7 +248,10 @@ def duration_ns(text: str) -> int:
     parts = _DURATION_PART.findall(unsigned)
     if not parts or "".join(number + unit for number, unit in parts) != unsigned:
         raise ValueError("parse error")
-    return sign * round(sum(float(number) * _UNIT_NS[unit] for number, unit in parts))
+    total_ns = sum(float(number) * _UNIT_NS[unit] for number, unit in parts)
+    if total_ns >= 1 << 63:  # Go's durations are signed numbers of 64 bits
+        raise ValueError("parse error")
+    return sign * round(total_ns)
 
 
 def duration_ms(text: str) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from pydantic import ValidationError
 
 from quorate.node import flags
 from quorate.node.config import (
@@ -69,7 +70,12 @@ class Settings:
         for flag in FLAGS.values():
             if flag.kind == "int" and (excess := flag.excess(self.values.get(flag.attribute, flag.default))):
                 raise Invalid(f"invalid value {self.values[flag.attribute]} for {flag.name}: {excess}")
-        return Config(**self.values)
+        try:
+            return Config(**self.values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "".join(f"{part}: " for part in first["loc"]).replace("_", "-")
+            raise Invalid(f"{name}{first['msg'].removeprefix('Value error, ').lower()}") from None
 
 
 def gather(line: CommandLine, environment: Mapping[str, str]) -> Settings:
@@ -204,7 +210,7 @@ def _from_file(path: Path) -> Settings:
         raise Invalid(f"open {path}: no such file or directory") from None
     except OSError as error:
         raise Invalid(f"open {path}: {(error.strerror or str(error)).lower()}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML's numbers and dates are not all its own
         raise Invalid(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise Invalid("error unmarshaling JSON: json: cannot unmarshal the document into a map of settings")
