@@ -24,6 +24,8 @@ from tests.support.cluster import Service, service_pids
 from tests.support.time import FAKETIME_LIBRARY, time_namespaces
 
 TRACER_ENDS_S: Final = 5.0
+LOOK_AGAIN_S: Final = 1.0
+BALLAST: Final = "ballast"
 
 
 def _no_disks(field: Battlefield) -> str:
@@ -60,7 +62,7 @@ async def _lose_power(field: Battlefield, nodes: list[Member], seconds: float) -
 async def full_disk(field: Battlefield, dice: random.Random, seconds: float) -> None:
     node = anyone_free(field, dice)
     assert node.disk is not None
-    ballast = node.disk.mount_point / "ballast"
+    ballast = node.disk.mount_point / BALLAST
     field.note(f"the disk of {node.name} is full")
     node.stopped_by.append("full disk")
     node.may_trace = True
@@ -92,6 +94,20 @@ async def _there_is_room(field: Battlefield, node: Member) -> None:
     """What an operator does then: disarm the alarm."""
     await disarm(field)
     field.note(f"the disk of {node.name} has room")
+
+
+async def watch_room(field: Battlefield) -> None:
+    """Take alarms back that are left over when all disks have room; never returns.
+
+    A power cut may bring back the ballast that had been removed before.
+    """
+    while True:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        for node in field.nodes:
+            if node.disk is not None and "full disk" not in node.stopped_by:
+                (node.disk.mount_point / BALLAST).unlink(missing_ok=True)
+        if not any("full" in why or "ENOSPC" in why for node in field.nodes for why in node.stopped_by):
+            await disarm(field)
 
 
 async def disarm(field: Battlefield) -> None:

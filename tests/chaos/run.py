@@ -109,7 +109,7 @@ async def run(seed: int, seconds: float, size: int = 3) -> Record:
         ground.compactable = lambda: clients.crowd.last_seen
         faults: Counter[str] = Counter()
         async with asyncio.TaskGroup() as group:
-            watchdog = group.create_task(ground.watch_over())
+            watching = [group.create_task(ground.watch_over()), group.create_task(of_machines.watch_room(ground))]
             collecting = [group.create_task(collector.run()) for collector in clients.collectors]
             began = time.monotonic()
             working = [group.create_task(_without_excuse(ground, work)) for work in clients.work()]
@@ -120,7 +120,7 @@ async def run(seed: int, seconds: float, size: int = 3) -> Record:
             await asyncio.gather(*working)
             lasted = time.monotonic() - began
             await _settle(ground, clients)
-            for task in (watchdog, *collecting):
+            for task in (*watching, *collecting):
                 task.cancel()
         _judge_failures(ground, clients)
         record = Record.made(ground, clients, faults, seconds, lasted)
