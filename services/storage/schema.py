@@ -198,6 +198,8 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA cache_size = {-WRITER_CACHE_BYTES // 1024}")
     connection.execute("PRAGMA temp_store = MEMORY")
+    # Some builds of SQLite overwrite what is deleted: compaction would write as many bytes as it drops.
+    connection.execute("PRAGMA secure_delete = OFF")
     if is_new:
         _create(connection)
         sync_directory(path.parent)
