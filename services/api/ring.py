@@ -18,10 +18,13 @@ from itertools import count
 from typing import Final
 
 from quorate.api import faults
+from quorate.node import logs
 from quorate.wire import errors, messages
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.messages import ClusterOp, Kind, Part, Role
 from quorate.wire.sockets import Address, Channel, Endpoint
+
+log = logs.named("timing")
 
 Done = Callable[[int, str, bytes], None]  # gRPC code, message (empty when OK), response (empty unless OK)
 Handler = Callable[[bytes], None]
@@ -75,8 +78,15 @@ class Ring:
     """Call `add` and `call` from the event loop; `done` is called from it exactly once for each."""
 
     def __init__(
-        self, endpoint: Endpoint, election_timeout_s: float, request_timeout_s: float = REQUEST_TIMEOUT_S
+        self,
+        endpoint: Endpoint,
+        election_timeout_s: float,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
+        slow_s: float = FOREVER,
     ) -> None:
+        """The sweep tells the log of chunks that wait longer than `slow_s`, so that the fast ones pay nothing."""
+        self._slow_s = slow_s
+        self._slow_told = 0  # the number of the last chunk that was told
         self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self.election_timeout_s = election_timeout_s
@@ -447,6 +457,7 @@ class Ring:
     def _sweep(self) -> None:
         """Answer those who have waited long enough."""
         now = self._loop.time()
+        self._tell_slow(now)
         for waiting in [waiting for waiting in self._impatient.values() if waiting.earliest <= now]:
             self._expire_some(waiting, now)
         overdue = []
@@ -462,6 +473,16 @@ class Ring:
             self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
         else:
             self._sweep_scheduled = False
+
+    def _tell_slow(self, now: float) -> None:
+        for waiting in self._waiting.values():
+            if waiting.started_at == FOREVER or waiting.number <= self._slow_told:
+                continue
+            if waiting.started_at + self._slow_s > now:
+                return
+            self._slow_told = waiting.number
+            facts = {"response type": Kind(waiting.kind).name, "time spent": f"over {now - waiting.started_at:.3f}s"}
+            log.warn("request stats", **facts, requests=waiting.left)
 
     def _expire_some(self, waiting: Waiting, now: float) -> None:
         error = errors.CONTEXT_DEADLINE_EXCEEDED

@@ -15,7 +15,8 @@ from quorate.node import logs
 
 log = logs.named("publisher")
 
-RETRY_S: Final = 1.0  # a proposal may be lost with its leader
+RETRY_S: Final = 1.0  # a proposal may be lost on its way to the leader
+RETRY_S_MAX: Final = 8.0  # of a member that takes long to get what it said itself; etcd repeats it every 7 s
 
 
 class Publisher:
@@ -27,11 +28,12 @@ class Publisher:
         self._client_urls = tuple(client_urls)
         self._announced = False
         self._next_try = 0.0
+        self._retry_s = RETRY_S
         self._leader_id = NOBODY
         driver.is_published = self._is_in_log()
 
     def look(self, now: float) -> None:
-        """Proposes what is missing, once per leader and then in intervals."""
+        """Proposes what is missing, once per leader and then less and less often."""
         driver = self._driver
         core = driver.core
         membership = driver.membership
@@ -48,8 +50,9 @@ class Publisher:
             )
         if now < self._next_try and core.leader_id == self._leader_id:
             return
+        self._retry_s = RETRY_S if core.leader_id != self._leader_id else min(2 * self._retry_s, RETRY_S_MAX)
         self._leader_id = core.leader_id
-        self._next_try = now + RETRY_S
+        self._next_try = now + self._retry_s
         if not is_published:
             core.propose(pack_attributes(own.id, self._name, self._client_urls), kind=EntryKind.ATTR)
             driver.schedule()

@@ -283,7 +283,7 @@ class Config(Quorate, Compatibility, Unsafe, Monitoring, Logging, Compaction, Au
 
     @property
     def logs_slow_requests(self) -> bool:
-        """Only when a limit was given: measuring costs every call something, which etcd's default takes for granted."""
+        """Each by its name only when a limit was given: measuring costs every call something."""
         return self.warning_unary_request_duration != SLOW_REQUEST_MS_DEFAULT
 
     @property

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -159,6 +160,22 @@ def put_directly(w: Worker) -> list[Answer]:
     request = rpc_pb2.PutRequest(key=b"a").SerializeToString()
     w.calls.unary(f"{KV}/Put", request, {}, lambda *answer: answers.append(answer))
     return answers
+
+
+def test_requests_that_wait_long_are_told_once_while_they_wait(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with worker(election_timeout_s=0.05, request_timeout_s=0.4, slow_s=0.05) as w:
+            w.fake.is_silent = True
+            answers: list[tuple[int, str, bytes]] = []
+            for _ in range(3):
+                w.ring.add(w.ring.writes, Op.PUT, b"secret", lambda *end: answers.append(end))
+            await until(lambda: len(answers) == 3)
+
+    run(scenario)
+    (told,) = [record for record in caplog.records if record.message == "request stats"]
+    fields = cast(Any, told).fields
+    assert ("PROPOSE", 3) == (fields["response type"], fields["requests"])
+    assert "secret" not in str(vars(told))
 
 
 def test_request_without_an_answer_times_out_as_etcds() -> None:

@@ -68,13 +68,14 @@ async def worker(
     call_limits: CallLimits | None = None,
     election_timeout_s: float = 1.0,
     request_timeout_s: float = 5.0,
+    slow_s: float = float("inf"),
     url: str = "http://127.0.0.1:0",
     tls: TlsPort | None = None,
 ) -> AsyncIterator[Worker]:
     with tempfile.TemporaryDirectory(prefix="q") as directory:
         run_directory = Path(directory)
         fake = FakeRing(run_directory)
-        ring = Ring(Endpoint(run_directory, Address(Part.API)), election_timeout_s, request_timeout_s)
+        ring = Ring(Endpoint(run_directory, Address(Part.API)), election_timeout_s, request_timeout_s, slow_s)
         bounds = call_limits or CallLimits()
         callers = Callers(ring)
         health = Health(ring)
