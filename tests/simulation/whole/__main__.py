@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
-from collections import Counter
+from pathlib import Path
 
+from tests.simulation.whole.many import lines_of, many, sum_up
 from tests.simulation.whole.plan import draw
 from tests.simulation.whole.run import Outcome, run
 from tests.simulation.whole.shrink import Shrinker, described
 from tests.simulation.whole.world import SECOND
-
-REPLAY = "make sim SEED={seed}"
 
 
 def main() -> int:
@@ -22,11 +20,17 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further seed after so long")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--figures", type=Path, help="a line for each seed; those that have one are not run again")
+    parser.add_argument("--sum", type=Path, help="add up such a file, and run nothing")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    if arguments.sum is not None:
+        return sum_up(lines_of(arguments.sum))
     if arguments.seed is not None:
         return one(arguments.seed)
-    return many(arguments.first, arguments.seeds, arguments.seconds)
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    return many(seeds, arguments.jobs, arguments.seconds, arguments.figures)
 
 
 def one(seed: int) -> int:
@@ -47,37 +51,6 @@ def one(seed: int) -> int:
     described(smaller, print)
     print(f"{said(shrinker.outcome)}\nviolation: {shrinker.outcome.violation}")
     return 1
-
-
-def many(first: int, count: int, seconds: float) -> int:
-    """Runs seeds one after the other, and sums up."""
-    total = Outcome(0)
-    faults: Counter[str] = Counter()
-    failed: list[int] = []
-    started, cpu = time.monotonic(), time.process_time()
-    seed = first
-    while seed < first + count and time.monotonic() - started < seconds:
-        outcome = run(draw(seed))
-        for name in ("events", "checks", "simulated_us", "operations", "answered", "told"):
-            setattr(total, name, getattr(total, name) + getattr(outcome, name))
-        faults.update(outcome.faults)
-        if outcome.violation:
-            failed.append(seed)
-            print(f"seed {seed}: {outcome.violation[:1000]}\n  replay: {REPLAY.format(seed=seed)}", flush=True)
-        seed += 1
-        if (seed - first) % 50 == 0:
-            print(f"{seed - first} seeds, {time.monotonic() - started:.0f} s", flush=True)
-    cpu = time.process_time() - cpu
-    print(
-        f"{seed - first} seeds ({first} to {seed - 1}), {len(failed)} failed; "
-        f"{total.simulated_us / SECOND / 3600:.2f} simulated hours, {total.events} events, {total.checks} checks, "
-        f"{sum(faults.values())} faults of {len(faults)} kinds, {total.operations} operations judged, "
-        f"{total.told} events told to watchers; {cpu:.0f} s of processor time, {total.events / max(cpu, 1e-9):.0f} "
-        "events/s"
-    )
-    for kind, number in sorted(faults.items()):
-        print(f"  {number:6d}  {kind}")
-    return 1 if failed else 0
 
 
 def said(outcome: Outcome) -> str:

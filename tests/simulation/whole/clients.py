@@ -275,7 +275,7 @@ class Leases(Transactions):
     """Keys that live as long as somebody cares."""
 
     def act(self) -> None:
-        lease_id, ttl = self.rng.getrandbits(62) + 1, self.rng.randint(1, 4)
+        lease_id, ttl = self.rng.getrandbits(62) + 1, self.rng.randint(1, self.cluster.plan.lease_ttl)
         key = b"lease/%d/%d" % (self.number, self.calls)
         invoked = self.world.now
         grants: list[Renewal] = []
@@ -357,7 +357,8 @@ class Locks(Transactions):
             else:
                 self._revoke(lease_id)
 
-        request = rpc.LeaseGrantRequest(ID=lease_id, TTL=self.rng.randint(1, 3)).SerializeToString()
+        ttl = self.rng.randint(1, max(3, self.cluster.plan.lease_ttl // 4))
+        request = rpc.LeaseGrantRequest(ID=lease_id, TTL=ttl).SerializeToString()
         self.call(Op.LEASE_GRANT, request, granted)
 
     def _use(self, lock: bytes, token: int, lease_id: int, times: int) -> None:

@@ -19,6 +19,8 @@ class NodeKnobs:
     catchup_entries: int = 50
     pre_vote: bool = True
     segment_bytes: int = 96 * 1024
+    compaction: tuple[str, str] = ("periodic", "0")  # mode and retention
+    corrupt_check_s: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,5 +67,8 @@ def make_config(base: str, name: str, number: int, founders: dict[str, int], sta
         election_timeout=knobs.election_ms,
         snapshot_catchup_entries=knobs.catchup_entries,
         pre_vote=knobs.pre_vote,
-        feature_gates="",
+        auto_compaction_mode=knobs.compaction[0],
+        auto_compaction_retention=knobs.compaction[1],
+        corrupt_check_time=knobs.corrupt_check_s * 1000,
+        feature_gates="CompactHashCheck=true" if knobs.corrupt_check_s else "",
     )

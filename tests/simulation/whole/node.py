@@ -22,6 +22,7 @@ from quorate.consensus.wal_format import DamagedLog
 from quorate.node import logs
 from quorate.node.lifecycle import OperatorError, StartAgain
 from quorate.storage import snapshot as images
+from quorate.storage.service import IDLE_MS
 from quorate.storage.service import Service as Storage
 from quorate.storage.settings import lease_ttl_min
 from quorate.storage.state import State
@@ -86,9 +87,8 @@ class ConsensusHost:
 
     def hear(self, message: PeerMessage) -> None:
         """A message arrives."""
-        process = self.process
-        if process.is_up:
-            process.at(process.world.now, self._hear, message)
+        if self.process.is_up:
+            self.process.now(self._hear, message)
 
     def _hear(self, message: PeerMessage) -> None:
         if self.driver is not None:
@@ -118,6 +118,8 @@ class ConsensusHost:
 
 class TurnHost:
     """A process whose loop is a row of turns."""
+
+    idle_ms = 1  # how long it waits when nothing is due
 
     def __init__(self, node: SimNode, name: str) -> None:
         self.node = node
@@ -151,8 +153,9 @@ class TurnHost:
         self.turn(is_quiet)
         if self._is_due_now:
             return
-        if self.process.waits_ms > 0 and not is_quiet:
-            self._plan(self.process.waits_ms * MS, True)
+        waits_ms = self.process.waits_ms
+        if waits_ms > 0 and (not is_quiet or waits_ms >= self.idle_ms):  # then nothing was left to be done either
+            self._plan(waits_ms * MS, True)
         else:
             self._is_due_now = True
             self._plan(TURN, False)
@@ -160,6 +163,8 @@ class TurnHost:
 
 class StorageHost(TurnHost):
     """The storage process."""
+
+    idle_ms = IDLE_MS
 
     def __init__(self, node: SimNode) -> None:
         super().__init__(node, "storage")
@@ -222,7 +227,7 @@ class StorageHost(TurnHost):
         service = self.service
         assert service is not None
         threads.quiet[self.process] = is_quiet
-        service.turn(500)
+        service.turn(IDLE_MS)
         if service.is_stopping:
             assert self.state is not None
             image = service.image_to_install

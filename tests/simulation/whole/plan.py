@@ -20,6 +20,10 @@ KINDS = (
 CLIENTS = ("keys", "keys", "keys", "transactions", "leases", "locks", "watch", "watch")
 
 
+LIVES = 0.3  # of all seeds
+MINUTE = 60 * SECOND
+
+
 class Fault(NamedTuple):
     """One fault: it begins `at`, lasts for `duration`, and draws what else it needs from `seed`."""
 
@@ -53,13 +57,22 @@ class Plan:
     visitors: tuple[Visitor, ...]
     keys: int
     kinds: tuple[str, ...] = field(default=())
+    pace: int = 1  # what watchers do, they do so many times more rarely
+    lease_ttl: int = 4  # seconds, at most
+
+    @property
+    def is_life(self) -> bool:
+        return self.pace > 1
 
     def without(self, **changes: Any) -> Plan:
         return replace(self, **changes)
 
 
 def draw(seed: int, kinds: tuple[str, ...] = (), length: int = 0) -> Plan:
-    """The plan of a seed. Each run knows only some kinds of faults, so that none always covers another up."""
+    """The plan of a seed. Each run knows only some kinds of faults, so that none always covers another up. Some
+    seeds are long lives: see `draw_life`."""
+    if not kinds and not length and random.Random(f"kind {seed}").random() < LIVES:
+        return draw_life(seed)
     rng = random.Random(f"plan {seed}")
     nodes = rng.choice([1, 3, 3, 3, 3, 5])
     length = length or rng.choice([8, 12, 20, 30, 60]) * SECOND
@@ -104,4 +117,37 @@ def draw(seed: int, kinds: tuple[str, ...] = (), length: int = 0) -> Plan:
     return Plan(
         seed, nodes, length, knobs, constants, weather, rng.random() < 0.3,
         tuple(fault for fault in faults if fault.at < length - SECOND), visitors, rng.choice([3, 6, 20]), kinds,
+    )  # fmt: skip
+
+
+def draw_life(seed: int) -> Plan:
+    """A cluster that lives for long, with timers as in production: few clients, faults far apart, leases of minutes,
+    history that compacts itself, members that compare what they hold. Its idle time is lived through, tick by tick."""
+    rng = random.Random(f"life {seed}")
+    dense = draw(seed, length=rng.choice([5, 15, 20, 30, 30]) * MINUTE)
+    tick = rng.choice([100, 250, 500, 500, 1000, 1000])
+    knobs = {
+        **dense.knobs,
+        "heartbeat_ms": tick,
+        "election_ms": tick * 10,
+        "catchup_entries": rng.choice([2, 20, 5000]),
+        "compaction": rng.choice([("periodic", "0"), ("revision", "10"), ("periodic", "2m"), ("periodic", "10m")]),
+        "corrupt_check_s": rng.choice([0, 0, 60, 300]),
+    }
+    constants = {
+        **dense.constants,
+        "CHECKPOINT_SECONDS": 30.0,
+        "IMAGE_LIFETIME_S": 120.0,
+    }
+    weather = {**dense.weather, "delay_max": rng.choice([1000, 20 * MS, 60 * MS])}
+    gap = rng.choice([30, 60, 180]) * SECOND  # between two faults
+    faults, at = list[Fault](), 0
+    while (at := at + 1 + int(rng.expovariate(1.0) * gap)) < dense.length - SECOND:
+        duration = rng.choice([0.3, 3.0, 15.0, 60.0])
+        faults.append(Fault(at, rng.choice(dense.kinds), int(duration * SECOND), rng.getrandbits(32)))
+    think = rng.choice([3, 8, 20]) * SECOND
+    visitors = tuple(one._replace(think=int(think * rng.choice([0.5, 1.0, 2.0]))) for one in dense.visitors[:5])
+    return dense.without(
+        knobs=knobs, constants=constants, weather=weather, faults=tuple(faults), visitors=visitors, pace=20,
+        lease_ttl=rng.choice([20, 60, 150]),
     )  # fmt: skip

@@ -18,8 +18,7 @@ from tests.simulation.whole.watchers import Watcher
 from tests.simulation.whole.world import SECOND, Violation
 
 CLIENTS: dict[str, type[Client]] = {"keys": Keys, "transactions": Transactions, "leases": Leases, "locks": Locks}
-RECOVERY = 90 * SECOND  # of simulated time, for a cluster that nobody troubles any more
-LEASE_TTL_MAX = 6 * SECOND
+RECOVERY = 90  # seconds of simulated time, for a cluster that nobody troubles any more
 
 
 @dataclass(slots=True)
@@ -62,7 +61,8 @@ def run(plan: Plan) -> Outcome:
 def _live(cluster: SimCluster, plan: Plan, histories: Histories, watched: list[Watching]) -> None:
     world = cluster.world
     cluster.start()
-    demand(world.run(30 * SECOND, cluster.has_converged), "the cluster never came up")
+    patience = (RECOVERY + plan.knobs["election_ms"] // 50) * SECOND
+    demand(world.run(patience, cluster.has_converged), "the cluster never came up")
     began = world.now
     clients: list[Client] = []
     watchers: list[Watcher] = []
@@ -84,15 +84,17 @@ def _live(cluster: SimCluster, plan: Plan, histories: Histories, watched: list[W
         client.is_over = True
     last = Writer(cluster, histories)
     last.begin()
-    recovered = world.run(calm_at + RECOVERY, lambda: last.is_over and cluster.has_converged())
+    recovered = world.run(calm_at + patience, lambda: last.is_over and cluster.has_converged())
     demand(recovered, "no progress after all faults ended")
     for watcher in watchers:
         watcher.resume()
 
-    def is_quiet() -> bool:
-        return world.now > calm_at + 3 * LEASE_TTL_MAX and cluster.has_converged() and not _behind(watchers)
+    rest = (2 * plan.lease_ttl + 10) * SECOND  # until the last lease has ended
 
-    demand(world.run(world.now + RECOVERY, is_quiet), f"still behind: {_behind(watchers)}")
+    def is_quiet() -> bool:
+        return world.now > calm_at + rest and cluster.has_converged() and not _behind(watchers)
+
+    demand(world.run(world.now + patience + rest, is_quiet), f"still behind: {_behind(watchers)}")
     for watcher in watchers:
         watcher.finish()
     cluster.check_replicas()
@@ -137,7 +139,8 @@ def judge(cluster: SimCluster, histories: Histories, watched: list[Watching]) ->
     for watching in watched:
         found += check_watch(watching, facts, ledger.compact_revision)
     found += check_locks([], histories.fences, log)
-    margin = (SECOND // 20 + LEASE_TTL_MAX * (2 if _clocks_are_wrong(cluster) else 0)) * 1000
+    lease = (cluster.plan.lease_ttl + 2) * SECOND
+    margin = (SECOND // 20 + lease * (2 if _clocks_are_wrong(cluster) else 0)) * 1000
     found += check_leases(histories.leasings, log, {r: at * 1000 for r, at in enumerate(ledger.times)}, margin)
     model = Model(log)
     for key in sorted(histories.leased):

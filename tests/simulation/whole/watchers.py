@@ -70,7 +70,8 @@ class Watcher:
     def _plan_something(self) -> None:
         """Now and then it asks for progress, takes nothing for a while, or leaves for another node."""
         process = self._node.api.process
-        process.soon(self._rng.randint(20, 2000) * MS, self._something, self._interest)
+        pace = self._cluster.plan.pace
+        process.soon(self._rng.randint(20, 2000) * pace * MS, self._something, self._interest)
 
     def _something(self, interest: Interest | None) -> None:
         watches = self._node.api.watches

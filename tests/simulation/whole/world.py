@@ -43,7 +43,8 @@ class World:
     def at(self, time: int, callback: Callable[..., None], *arguments: Any) -> None:
         """Calls `callback` at a time, which is now if it has passed."""
         self._order += 1
-        heapq.heappush(self._heap, (max(time, self.now), self._order, callback, arguments))
+        now = self.now
+        heapq.heappush(self._heap, (time if time > now else now, self._order, callback, arguments))
 
     def after(self, delay: int, callback: Callable[..., None], *arguments: Any) -> None:
         self.at(self.now + delay, callback, *arguments)
@@ -51,14 +52,14 @@ class World:
     def note(self, label: bytes) -> None:
         """Counts an event, so that two runs can be compared."""
         self.events += 1
-        self.trace = crc32(b"%d %s" % (self.now, label), self.trace)
+        self.trace = crc32(label, self.trace ^ self.now & 0xFFFFFFFF)
 
     def run(self, end: int, done: Callable[[], bool] | None = None) -> bool:
         """Lets events happen until `end`, or until `done`; True in the second case."""
-        heap = self._heap
+        heap, pop = self._heap, heapq.heappop
         looked = self.now
         while heap and heap[0][0] <= end:
-            time, _, callback, arguments = heapq.heappop(heap)
+            time, _, callback, arguments = pop(heap)
             self.now = time
             callback(*arguments)
             if self.events > EVENTS_MAX:
@@ -162,13 +163,16 @@ class Process:
     def at(self, time: int, callback: Callable[..., None], *arguments: Any) -> None:
         self.world.at(time, self._fire, self.life, callback, arguments)
 
+    def now(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Calls `callback` in this process now, or as soon as it is free. Not from within another process."""
+        self._fire(self.life, callback, arguments)
+
     def _fire(self, life: int, callback: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         world = self.world
         if life != self.life:
             return
-        free_at = max(self._busy_until, self.paused_until)
-        if free_at > world.now:
-            world.at(free_at, self._fire, life, callback, arguments)
+        if self._busy_until > world.now or self.paused_until > world.now:
+            world.at(max(self._busy_until, self.paused_until), self._fire, life, callback, arguments)
             return
         world.note(self.label)
         world.process = self
