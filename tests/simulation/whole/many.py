@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -27,12 +28,14 @@ def many(seeds: range, jobs: int, seconds: float, figures: Path | None) -> int:
     done = {line["seed"] for line in lines}
     left = iter([seed for seed in seeds if seed not in done])
     started = time.monotonic()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     with ProcessPoolExecutor(jobs, max_tasks_per_child=200, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(measured, seed) for seed in islice(left, jobs)}
         while running:
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             for line in [future.result() for future in ended]:
                 lines.append(line)
+                line["commit"] = commit
                 if figures is not None:
                     with figures.open("a") as file:
                         file.write(json.dumps(line) + "\n")

@@ -20,7 +20,7 @@ KINDS = (
 CLIENTS = ("keys", "keys", "keys", "transactions", "leases", "locks", "watch", "watch")
 
 
-LIVES = 0.3  # of all seeds
+LIVES = 0.7  # of all seeds
 MINUTE = 60 * SECOND
 
 
@@ -69,7 +69,7 @@ class Plan:
 
 
 def draw(seed: int, kinds: tuple[str, ...] = (), length: int = 0) -> Plan:
-    """The plan of a seed. Each run knows only some kinds of faults, so that none always covers another up. Some
+    """The plan of a seed. Each run knows only some kinds of faults, so that none always covers another up. Most
     seeds are long lives: see `draw_life`."""
     if not kinds and not length and random.Random(f"kind {seed}").random() < LIVES:
         return draw_life(seed)
@@ -124,8 +124,8 @@ def draw_life(seed: int) -> Plan:
     """A cluster that lives for long, with timers as in production: few clients, faults far apart, leases of minutes,
     history that compacts itself, members that compare what they hold. Its idle time is lived through, tick by tick."""
     rng = random.Random(f"life {seed}")
-    dense = draw(seed, length=rng.choice([5, 15, 20, 30, 30]) * MINUTE)
-    tick = rng.choice([100, 250, 500, 500, 1000, 1000])
+    dense = draw(seed, length=rng.choice([2, 3, 5, 5, 10, 20]) * MINUTE)
+    tick = rng.choice([100, 500, 1000, 1000, 1000])
     knobs = {
         **dense.knobs,
         "heartbeat_ms": tick,
@@ -149,5 +149,5 @@ def draw_life(seed: int) -> Plan:
     visitors = tuple(one._replace(think=int(think * rng.choice([0.5, 1.0, 2.0]))) for one in dense.visitors[:5])
     return dense.without(
         knobs=knobs, constants=constants, weather=weather, faults=tuple(faults), visitors=visitors, pace=20,
-        lease_ttl=rng.choice([20, 60, 150]),
+        lease_ttl=rng.choice([12, 30, 90]),
     )  # fmt: skip
