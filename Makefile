@@ -50,11 +50,11 @@ chaos: $(DEVELOPED) ## break real clusters in many ways at once and judge what c
 chaos-long: $(DEVELOPED) ## the same for two hours, two minutes a run; figures are appended to build/chaos/figures.jsonl
 	$(CHAOS) --seconds 120 --hours 2
 
-sim: $(DEVELOPED) ## whole clusters under faults, simulated: 300 seeds; SEED=n replays one and shrinks it
-	$(BIN)/python -m tests.simulation.whole $(if $(SEED),--seed $(SEED),--seeds 300)
+sim: $(DEVELOPED) ## whole clusters under faults, simulated: 300 seeds; SEED=n replays one and shrinks it, JOBS=n processes
+	$(BIN)/python -m tests.simulation.whole $(if $(SEED),--seed $(SEED),--seeds 300 --jobs $(or $(JOBS),2))
 
-sim-nightly: $(DEVELOPED) ## the same with 10,000 seeds; FIRST=n begins with another
-	$(BIN)/python -m tests.simulation.whole --seeds 10000 --first $(or $(FIRST),0)
+sim-nightly: $(DEVELOPED) ## the same with 10,000 seeds; FIRST=n begins with another; goes on where it was stopped
+	$(BIN)/python -m tests.simulation.whole --seeds 10000 --first $(or $(FIRST),0) --jobs $(or $(JOBS),2) --figures build/sim.jsonl
 
 crash-images: $(DEVELOPED) ## recover 60,000 images of what power cuts and failing disks leave; SEED=n for others
 	QUORATE_CRASH_IMAGES=50000 $(if $(SEED),QUORATE_SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -s tests/crashes/test_log.py tests/crashes/test_database.py

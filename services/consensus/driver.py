@@ -114,6 +114,7 @@ class Driver:
         self._storage_start: int | None = None  # where it wants to go on, until the log is committed that far
         self._peer_inbox: list[PeerMessage] = []
         self._turn_due = False
+        self._flush_due = False
         self._has_room = True
         self.is_published = False  # until the publisher has seen it in the log
         self._role = self._role_now()
@@ -219,9 +220,14 @@ class Driver:
         self._tell_role()
         flushed = self._endpoint.flush()  # clients wait behind storage, so it comes before what peers hear besides
         self.network.flush()
-        if not flushed and not self._turn_due:
-            self._turn_due = True
-            self._loop.call_later(FLUSH_RETRY_S, self.turn)
+        if not flushed and not self._flush_due:
+            self._flush_due = True
+            self._loop.call_later(FLUSH_RETRY_S, self._flush_again)
+
+    def _flush_again(self) -> None:
+        """There was no room for something; one such turn is due at a time, whatever other turns come between."""
+        self._flush_due = False
+        self.turn()
 
     def _propose(self, payload: bytes, ref: int) -> Refusal | None:
         return self.core.propose(payload, ref=ref)

@@ -202,10 +202,11 @@ class Snapshots:
         return str(path) if path.exists() else None
 
     def installed(self, index: int) -> None:
-        """Storage has everything up to `index`: older files are of no use."""
+        """Storage has everything up to `index`: older files are of no use, but for the one that others are sent."""
+        served = self._image.path if self._image is not None else None
         for path in self._directory.glob(f"*{SUFFIX}"):
             with contextlib.suppress(ValueError):
-                if int(path.name.removesuffix(SUFFIX), 16) <= index:
+                if path != served and int(path.name.removesuffix(SUFFIX), 16) <= index:
                     path.unlink(missing_ok=True)
 
     def held_index(self) -> int | None:

@@ -11,6 +11,7 @@ import os
 import select
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from time import perf_counter
@@ -137,7 +138,8 @@ class Service:
         while not self.is_stopping:
             self.turn(IDLE_MS)
         if self.image_to_install is None:
-            self.state.commit()
+            with suppress(DiskFull):  # what there is no room for comes again from the log
+                self.state.commit()
 
     def stop(self) -> None:
         """Have `run` return after this turn; may be called from a signal handler."""

@@ -24,7 +24,7 @@ from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.rebuilding import Rebuilding
 from quorate.consensus.round_trips import RoundTrips
-from quorate.consensus.snapshots import Snapshots
+from quorate.consensus.snapshots import SUFFIX, Image, Snapshots
 from quorate.consensus.stats import Stats
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
@@ -242,6 +242,39 @@ def test_figures_are_told_under_etcds_names(tmp_path: Path) -> None:
             ):
                 assert line in text
             assert "etcd_disk_wal_fsync_duration_seconds_bucket" in text
+
+    run(scenario())
+
+
+def test_an_image_that_others_are_sent_outlives_a_restart_of_storage(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
+            snapshots = Snapshots(asyncio.get_running_loop(), driver, settings, tmp_path)
+            served, arrived = tmp_path / f"{1:016x}{SUFFIX}", tmp_path / f"{0:016x}{SUFFIX}"
+            for path in (served, arrived):
+                path.write_bytes(b"image")
+            snapshots._image = Image(1, 1, served, driver.membership, 0.0, 5)
+            snapshots.installed(9)
+            assert served.exists()
+            assert not arrived.exists()
+
+    run(scenario())
+
+
+def test_while_a_neighbour_takes_nothing_one_more_try_is_due_however_many_turns_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            loop = asyncio.get_running_loop()
+            tries: list[float] = []
+            with monkeypatch.context() as patch:
+                patch.setattr(driver._endpoint, "flush", lambda: False)
+                patch.setattr(loop, "call_later", lambda delay, _callback: tries.append(delay))
+                for _ in range(20):
+                    driver.turn()
+            assert 1 == len(tries)
 
     run(scenario())
 

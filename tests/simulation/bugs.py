@@ -34,6 +34,7 @@ Plant = Callable[[Patch], None]
 
 KEYS: Final = ("keys", "keys", "transactions")
 WATCH: Final = ("keys", "transactions", "watch", "watch", "watch")
+STALE: Final = ("keys", "transactions", "stale", "stale", "stale")
 LEASES: Final = ("leases", "leases", "leases", "locks")
 
 
@@ -532,7 +533,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     Bug(the_revision_goes_back_after_a_crash, "etcd #13766, #17780", 0, ("kill storage", "crash a node")),
     Bug(the_applied_index_is_written_before_the_rows, "etcd #14685", 0, ("kill storage", "crash a node")),
     Bug(rows_are_forgotten_when_the_disk_is_full, "ENOSPC", 0, ("full database", "kill storage")),
-    Bug(a_member_answers_before_it_is_where_it_was, "here", -1, ("kill storage", "crash a node")),
+    Bug(a_member_answers_before_it_is_where_it_was, "here", -1, ("full database", "kill storage"), STALE),
     Bug(a_deletion_of_nothing_makes_a_revision, "revisions without a hole", 0),
     Bug(comparisons_are_not_looked_at, "lost update", 0),
     Bug(each_put_of_a_transaction_has_its_own_revision, "atomicity", 0),

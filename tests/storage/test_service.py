@@ -404,6 +404,17 @@ def test_with_a_full_disk_nothing_is_lost_and_work_goes_on_when_there_is_room(ri
     assert (20,) == execute("SELECT count(*) FROM history").fetchone()
 
 
+def test_a_stop_while_the_disk_is_full_is_an_orderly_one(ring: Ring) -> None:
+    execute = ring.state.database.connection.execute
+    (pages,) = execute("PRAGMA page_count").fetchone()
+    execute(f"PRAGMA max_page_count = {pages}")
+    ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(20)])
+    ring.results()
+    ring.service.stop()
+    ring.service.run()
+    assert 20 == len(ring.state.database.pending)
+
+
 def test_a_full_database_refuses_and_raises_the_alarm(ring: Ring) -> None:
     ring.service.applier.quota_bytes = 1
     ring.entry(put(b"a"))

@@ -142,7 +142,9 @@ def fate_of(code: int, text: str) -> Fate:
 class Keys(Client):
     """Single calls on a few keys."""
 
-    KINDS = (Kind.PUT,) * 40 + (Kind.GET,) * 25 + (Kind.CAS,) * 20 + (Kind.STALE_GET,) * 10 + (Kind.DELETE,) * 5
+    KINDS: tuple[Kind, ...] = (
+        *(Kind.PUT,) * 40, *(Kind.GET,) * 25, *(Kind.CAS,) * 20, *(Kind.STALE_GET,) * 10, *(Kind.DELETE,) * 5
+    )  # fmt: skip
 
     def __init__(self, cluster: SimCluster, visitor: Visitor, histories: Histories) -> None:
         super().__init__(cluster, visitor, histories)
@@ -168,6 +170,20 @@ class Keys(Client):
 
         op, request, lane = make_request(kind, key, value, expected)
         self.call(op, request.SerializeToString(), answered, lane)
+
+
+class Stale(Keys):
+    """Reads of whatever one member has, close to one another: they must not go back, whatever happens to storage."""
+
+    KINDS = (Kind.STALE_GET,) * 9 + (Kind.PUT,)
+
+    def __init__(self, cluster: SimCluster, visitor: Visitor, histories: Histories) -> None:
+        super().__init__(cluster, visitor._replace(think=visitor.think // 4 + 1), histories)
+
+    def move(self) -> None:
+        """It waits for its member to come back, most of the time."""
+        if self.node.is_gone or self.rng.random() < 0.1:
+            super().move()
 
 
 def make_request(

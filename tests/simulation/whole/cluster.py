@@ -123,6 +123,8 @@ class SimCluster:
             state, other = node.storage.state, node.consensus.driver
             if state is None or other is None or other.core.leader_id != leader.member_id:
                 return False
+            if node.has_rotted and not node.consensus.has_healed:
+                return False
             if state.database.marks.applied_index != goal or not node.api.is_open:
                 return False
             marks = state.database.marks

@@ -41,6 +41,7 @@ class SimSnapshots(Snapshots):
         process = node.consensus.process
         is_lost = (
             other is None
+            or other.member_id != number
             or not other.consensus.process.is_up
             or not image.path.exists()
             or network.is_cut(node.number, other.number)

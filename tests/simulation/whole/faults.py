@@ -12,6 +12,7 @@ from quorate.proto import rpc_pb2 as rpc
 from quorate.wire.messages import ClusterOp, Op
 from tests.simulation.whole.bus import buses
 from tests.simulation.whole.config import NodeKnobs, peer_url
+from tests.simulation.whole.rot import turn_a_bit
 from tests.simulation.whole.world import MS, SECOND, Process
 
 if TYPE_CHECKING:
@@ -214,6 +215,26 @@ def full_database(attack: Attack) -> None:
     attack.later(undo)
 
 
+def turned_bit(attack: Attack) -> None:
+    """A bit turns on the disk of one member while that is down; it heals itself by what the others have. No member is
+    exchanged meanwhile: what two have lost, three need not know."""
+    cluster, node = attack.cluster, attack.node
+    if cluster.is_changing or len(cluster.members()) < 3 or not node.consensus.has_healed:
+        return
+    cluster.is_changing = cluster.may_rot = node.has_rotted = True
+    node.crash(False, attack.duration)
+    if place := turn_a_bit(node, attack.rng):
+        cluster.count(f"turned bit of the {place}")
+
+    def look() -> None:
+        if node.consensus.has_healed:
+            cluster.is_changing = False
+        else:
+            attack.world.after(SECOND, look)
+
+    attack.world.after(attack.duration + SECOND, look)
+
+
 def lying_reads(attack: Attack) -> None:
     disk = attack.node.disk
     attack.cluster.may_fail = True
@@ -296,7 +317,8 @@ def stop_in_order(node: SimNode) -> None:
 
     def stop_storage() -> None:
         if service is not None:
-            service.state.commit()
+            service.is_stopping = True
+            service.run()
         node.storage.process.end(None)
 
     now = node.cluster.world.now
@@ -488,6 +510,7 @@ ATTACKS: Final[dict[str, Callable[[Attack], None]]] = {
     "full log disk": full_log_disk,
     "full database": full_database,
     "lying reads": lying_reads,
+    "turned bit": turned_bit,
     "slow links inside": slow_links_inside,
     "compaction": compaction,
     "defragmentation": defragmentation,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from quorate.api import ring
-from quorate.consensus import calls, driver, node, segments, snapshots, wal
+from quorate.consensus import calls, driver, healing, node, replacing, segments, snapshots, wal
 from quorate.consensus import retention as retention_module
 from quorate.node import directories
 from quorate.storage import compaction, database, reads, scrub, service
@@ -16,6 +16,7 @@ from quorate.wire import sockets
 from tests.simulation.whole import disk as disks
 from tests.simulation.whole.bus import Bus, Zmq, buses
 from tests.simulation.whole.loop import Asyncio, loops
+from tests.simulation.whole.rot import HealTime, Quarantine
 from tests.simulation.whole.threads import Executor, Select, StorageOs
 
 
@@ -40,6 +41,9 @@ class System:
             (directories, "os", disks.DirectoriesOs(self.os)),
             (segments, "fcntl", disks.Fcntl()),
             (segments, "threading", disks.Threading),
+            (healing, "time", HealTime()),
+            (healing, "quarantine", Quarantine),
+            (replacing, "time", time),
             (driver, "time", time),
             (node, "asyncio", Asyncio),
             (node, "time", time),

@@ -94,7 +94,7 @@ class Ledger:
         log.base, log.last = wal.first_index() - 1, wal.last_index
         log.terms = {index: wal.term(index) for index in range(log.base, log.last + 1)}
         before = self.logs.get(node.number)
-        if before is not None and not node.cluster.may_rot:
+        if before is not None and not node.has_rotted:
             demand(log.hard_state.term >= before.hard_state.term, f"{node.name} forgot its term in a restart")
             if log.hard_state.term == before.hard_state.term:
                 demand(before.hard_state.vote in (0, log.hard_state.vote), f"{node.name} forgot its vote in a restart")
@@ -175,8 +175,12 @@ class Ledger:
         by_id = node.cluster.network.by_id
         for voters in (conf.voters, conf.outgoing):
             if voters:
-                holding = sum(voter in by_id and self.logs[by_id[voter].number].has(index, term) for voter in voters)
+                holding = sum(voter in by_id and self._holds(by_id[voter], voter, index, term) for voter in voters)
                 demand(holding * 2 > len(voters), f"entry {index} was committed without a quorum on disk")
+
+    def _holds(self, node: SimNode, voter: int, index: int, term: int) -> bool:
+        """Of a former self nobody knows any more what it had when it was counted."""
+        return self.logs[node.number].has(index, term) or (node.has_rotted and node.member_id != voter)
 
     def _check_complete(self, node: SimNode, core: RaftCore) -> None:
         """A new leader has every committed entry (paper 5.4)."""

@@ -48,7 +48,7 @@ class SimNetwork:
     def transmit(self, sender: SimNode, message: PeerMessage, at: int) -> None:
         """Puts a message on its way."""
         receiver = self.by_id.get(message.to_id)
-        if receiver is None:
+        if receiver is None or receiver.member_id != message.to_id:
             return
         self.sent += 1
         rng, weather = self.rng, self.weather
@@ -73,7 +73,7 @@ class SimNetwork:
             return
         driver = receiver.consensus.driver
         if driver is not None and message.from_id in driver.membership.removed:
-            self.by_id[message.from_id].consensus.turn_away()  # as the handshake of a connection does
+            self.by_id[message.from_id].consensus.turn_away(message.from_id)  # as the handshake of a connection does
         else:
             receiver.consensus.hear(message)
 
@@ -118,8 +118,10 @@ class NodeNetwork:
 
     def active_since(self, number: int) -> float | None:
         other = self._network.by_id.get(number)
-        if other is None or not other.consensus.process.is_up:
+        if other is None or not other.consensus.process.is_up or other.consensus.driver is None:
             return None
+        if other.member_id != number:
+            return None  # that member is gone: it came back under another id
         if self._network.is_cut(self._node.number, other.number):
             return None
         return self._node.clock.read() - 60.0 if number != self._node.member_id else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,8 +15,9 @@ from quorate.api.watches import Watches
 from quorate.consensus import bootstrap
 from quorate.consensus.driver import Driver, LogFailed
 from quorate.consensus.frames import PeerMessage
+from quorate.consensus.healing import Help
 from quorate.consensus.membership import Member, Membership
-from quorate.consensus.node import assemble
+from quorate.consensus.node import Node, assemble
 from quorate.consensus.peers import PeerSettings
 from quorate.consensus.raft.messages import InstallSnapshot
 from quorate.consensus.wal import NoSpace
@@ -22,6 +25,7 @@ from quorate.consensus.wal_format import DamagedLog
 from quorate.node import logs
 from quorate.node.lifecycle import OperatorError, StartAgain
 from quorate.storage import snapshot as images
+from quorate.storage.schema import DamagedDatabase, tells_damage
 from quorate.storage.service import IDLE_MS
 from quorate.storage.service import Service as Storage
 from quorate.storage.settings import lease_ttl_min
@@ -36,6 +40,7 @@ from tests.simulation.whole.courier import SimSnapshots, write_image
 from tests.simulation.whole.disk import Disk
 from tests.simulation.whole.loop import Loop, new_loop
 from tests.simulation.whole.network import NodeNetwork
+from tests.simulation.whole.rot import Asking, Waits
 from tests.simulation.whole.world import MS, SECOND, Clock, Died, Process, Violation
 
 if TYPE_CHECKING:
@@ -52,6 +57,7 @@ class ConsensusHost:
         self.node = node
         self.process = Process(node.cluster.world, f"{node.name}.consensus", node.clock)
         self.driver: Driver | None = None
+        self.parts: Node | None = None
         self.loop: Loop | None = None
         self.is_removed = False
         self.process.after_event = self._after_event
@@ -61,12 +67,13 @@ class ConsensusHost:
         cluster = node.cluster
         process = self.process
         self.loop = new_loop(process)
-        start = bootstrap.start(node.config, cluster.fetch_members, node.knobs.segment_bytes)
+        help_ = Help(node.asking.ask) if cluster.may_rot else None
+        start = bootstrap.start(node.config, cluster.fetch_members, node.knobs.segment_bytes, help_)
         node.member_id, node.cluster_id = start.meta.member_id, start.meta.membership.cluster_id
         cluster.network.by_id[node.member_id] = node
         cluster.ledger.watch_log(node, start.wal)
         endpoint = Endpoint(node.config.run_path, Address(Part.CONSENSUS))
-        parts = assemble(node.config, start, endpoint, random.Random(process.rng.getrandbits(48)))
+        parts = self.parts = assemble(node.config, start, endpoint, random.Random(process.rng.getrandbits(48)))
         driver = self.driver = parts.driver
         settings = PeerSettings(node.member_id, 1.0, 5000, cast("Any", None))
         driver.network = NodeNetwork(cluster.network, node)
@@ -75,10 +82,18 @@ class ConsensusHost:
         driver.on_removed = self._removed
         driver.start(1, hasten=start.is_new or process.rng.random() < 0.5)
 
-    def turn_away(self) -> None:
-        """A peer refuses to talk to a member that was removed."""
-        if self.process.is_up:
+    def turn_away(self, number: int) -> None:
+        """A peer refuses to talk to a member that was removed; it may be here under another id by now."""
+        if self.process.is_up and number == self.node.member_id:
             self.process.at(self.process.world.now, self._removed)
+
+    @property
+    def has_healed(self) -> bool:
+        """It serves, votes again if it did, and misses nothing."""
+        driver, parts = self.driver, self.parts
+        if driver is None or parts is None or parts.rejoining.is_recovering or parts.rebuilding.is_waiting:
+            return False
+        return driver.is_current()
 
     def _removed(self) -> None:
         if not self.is_removed:
@@ -177,10 +192,32 @@ class StorageHost(TurnHost):
         self._open(None)
 
     def _open(self, image: Path | None) -> None:
+        """As storage's main function does: a damaged image is left, a damaged database goes aside."""
+        if image is not None:
+            with suppress(images.BadImage) if self.node.cluster.may_rot else nullcontext():
+                images.install(image, self.node.config.database_path)
+        try:
+            self._begin()
+        except (DamagedDatabase, sqlite3.DatabaseError) as error:
+            self._set_aside(error)
+
+    def _set_aside(self, error: Exception) -> None:
+        if not self.node.cluster.may_rot or (isinstance(error, sqlite3.DatabaseError) and not tells_damage(error)):
+            raise error
+        path = self.node.config.database_path
+        state, service, self.state, self.service = self.state, self.service, None, None
+        if service is not None:
+            service.close()
+            service.endpoint.close()
+        if state is not None:
+            state.database.connection.close()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        self._begin()
+
+    def _begin(self) -> None:
         node = self.node
         path = node.config.database_path
-        if image is not None:
-            images.install(image, path)
         process = self.process
         threads.wake_ups[process] = self.notify
         config = node.config
@@ -227,7 +264,11 @@ class StorageHost(TurnHost):
         service = self.service
         assert service is not None
         threads.quiet[self.process] = is_quiet
-        service.turn(IDLE_MS)
+        try:
+            service.turn(IDLE_MS)
+        except (DamagedDatabase, sqlite3.DatabaseError) as error:
+            self._set_aside(error)
+            return
         if service.is_stopping:
             assert self.state is not None
             image = service.image_to_install
@@ -327,6 +368,8 @@ class SimNode:
         self.clock = Clock(world, self.rng.randrange(1, 1000) * SECOND)
         self.disk = Disk(random.Random(f"{world.seed} disk {number}"))
         self.member_id = self.cluster_id = 0
+        self.asking = Asking(self)
+        self.has_rotted = False
         self.is_gone = False  # removed from the cluster
         self.down_until = 0
         self.configure()
@@ -390,7 +433,9 @@ class SimNode:
             if host is self.storage:
                 self.storage.lose(self._had_power_loss and why is None, self.rng)
             elif host is self.consensus:
-                self.consensus.driver = None
+                self.consensus.driver = self.consensus.parts = None
+                if not isinstance(why, Waits):
+                    self.asking.forget()
                 self.cluster.ledger.ended(self)
             self._judge(why, host)
             if not self.is_gone:
@@ -399,9 +444,11 @@ class SimNode:
         host.process.on_end = ended
 
     def _judge(self, why: BaseException | None, host: Any) -> None:
-        if why is None or isinstance(why, Died):
+        if why is None or isinstance(why, Died | Waits):
             return
-        if isinstance(why, LogFailed | NoSpace | DamagedLog | StartAgain) and self.cluster.may_fail:
+        if isinstance(why, LogFailed | NoSpace | DamagedLog | StartAgain) and (
+            self.cluster.may_fail or self.has_rotted
+        ):
             return
         if isinstance(why, OSError | OperatorError) and self.cluster.may_fail:
             self.cluster.refusals.append(f"{host.process.name}: {why}")
@@ -429,8 +476,6 @@ class _ProcessClock:
 
 
 def _no_space() -> Exception:
-    import sqlite3
-
     error = sqlite3.OperationalError("database or disk is full")
     error.sqlite_errorcode = sqlite3.SQLITE_FULL
     return error

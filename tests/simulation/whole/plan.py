@@ -15,9 +15,9 @@ KINDS = (
     "isolate the leader", "clogged links", "swizzle", "loss", "delay", "duplication", "reordering", "slow disk",
     "failing fsync", "full log disk", "full database", "lying reads", "slow links inside", "compaction",
     "defragmentation", "leader transfer", "campaign", "orderly restart", "rolling upgrade", "replace a member",
-    "learner", "read around a stop",
+    "learner", "read around a stop", "turned bit",
 )  # fmt: skip
-CLIENTS = ("keys", "keys", "keys", "transactions", "leases", "locks", "watch", "watch")
+CLIENTS = ("keys", "keys", "keys", "stale", "transactions", "leases", "locks", "watch", "watch")
 
 
 LIVES = 0.7  # of all seeds

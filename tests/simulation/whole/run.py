@@ -9,7 +9,7 @@ from tests.checking.checker import check
 from tests.checking.leases import check_leases, check_locks
 from tests.checking.model import Model
 from tests.checking.watches import Log, Watching, check_watch
-from tests.simulation.whole.clients import Client, Histories, Keys, Leases, Locks, Transactions
+from tests.simulation.whole.clients import Client, Histories, Keys, Leases, Locks, Stale, Transactions
 from tests.simulation.whole.cluster import SimCluster, simulated
 from tests.simulation.whole.faults import attack
 from tests.simulation.whole.ledger import demand
@@ -17,7 +17,13 @@ from tests.simulation.whole.plan import Plan, Visitor
 from tests.simulation.whole.watchers import Watcher
 from tests.simulation.whole.world import SECOND, Violation
 
-CLIENTS: dict[str, type[Client]] = {"keys": Keys, "transactions": Transactions, "leases": Leases, "locks": Locks}
+CLIENTS: dict[str, type[Client]] = {
+    "keys": Keys,
+    "stale": Stale,
+    "transactions": Transactions,
+    "leases": Leases,
+    "locks": Locks,
+}
 RECOVERY = 90  # seconds of simulated time, for a cluster that nobody troubles any more
 
 

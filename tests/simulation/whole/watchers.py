@@ -38,6 +38,7 @@ class Watcher:
         self._answers: list[Told] = []
         self._interest: Interest | None = None
         self._synced = False
+        self._is_settled = False
 
     def begin(self) -> None:
         self._cluster.world.after(self._rng.randrange(2 * SECOND), self._connect)
@@ -80,7 +81,7 @@ class Watcher:
         choice = self._rng.random()
         if self.is_held:
             watches.resume(self)
-        elif choice < 0.4:
+        elif choice < 0.4 or self._is_settled:
             watches.ask_progress(self, True)
         elif choice < 0.6:
             watches.hold(self)
@@ -131,7 +132,8 @@ class Watcher:
         return self._reached() < self._cluster.ledger.revision
 
     def resume(self) -> None:
-        """It takes everything from now on."""
+        """It takes everything from now on, and stays where it is: nothing but what it is told brings it up to date."""
+        self._is_settled = True
         if self.is_held and self._interest is not None:
             process = self._node.api.process
             process.at(self._cluster.world.now, self._resume)
