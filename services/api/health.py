@@ -33,7 +33,7 @@ def router(node: NodeView, metrics: Metrics) -> APIRouter:
         responses={200: _text('{"health":"true","reason":""}'), 503: _text('{"health":"false","reason":"..."}')},
     )
     async def health(
-        exclude: Annotated[list[str], Query(description="Alarms to leave out: NOSPACE, CORRUPT.")] = [],  # noqa: B006
+        exclude: Annotated[list[str], Query(description="Alarms to leave out: NOSPACE, CORRUPT.")] = [],  # noqa: B006 - FastAPI copies it
         serializable: Annotated[str, Query(description="`true`: do not ask for a leader and a quorum.")] = "",
     ) -> PlainTextResponse:
         reason = await why_unhealthy(node, frozenset(exclude), serializable == "true")
@@ -118,7 +118,7 @@ def _add_family(pages: APIRouter, path: str, summary: str, checks: Mapping[str, 
 
     @pages.get(path, summary=summary, responses={200: _text("ok\n"), 503: _text("[-]name failed: reason\n")})
     async def all_checks(
-        exclude: Annotated[list[str], Query(description=f"Checks to leave out: {', '.join(checks)}.")] = [],  # noqa: B006
+        exclude: Annotated[list[str], Query(description=f"Checks to leave out: {', '.join(checks)}.")] = [],  # noqa: B006 - FastAPI copies it
         verbose: Annotated[str | None, Query(description="Show each check.")] = None,
     ) -> PlainTextResponse:
         chosen = {name: check for name, check in checks.items() if name not in exclude}

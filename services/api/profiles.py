@@ -20,6 +20,8 @@ from typing import Final
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
 
+from quorate.wire.varints import varint
+
 INTERVAL_S: Final = 0.01
 SECONDS_DEFAULT: Final = 30.0
 SECONDS_MAX: Final = 300.0
@@ -118,22 +120,13 @@ def pack(seen: Counter[Stack], began_ns: int, duration_ns: int) -> bytes:
     return b"".join(parts)
 
 
-def _varint(number: int) -> bytes:
-    octets = bytearray()
-    while number > 127:
-        octets.append(number & 127 | 128)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
-
-
 def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
+    return varint(field << 3) + varint(value)
 
 
 def _inner(field: int, octets: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(octets)) + octets
+    return varint(field << 3 | 2) + varint(len(octets)) + octets
 
 
 def _packed(field: int, values: Iterable[int]) -> bytes:
-    return _inner(field, b"".join(map(_varint, values)))
+    return _inner(field, b"".join(map(varint, values)))

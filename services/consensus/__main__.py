@@ -69,7 +69,7 @@ async def main(config: Config) -> None:
     bootstrap.prepare_directory(snapshots_path)
     config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     endpoint = Endpoint(config.run_path, Address(Part.CONSENSUS))
-    node = assemble(config, start, endpoint, random.Random(start.meta.member_id ^ time.time_ns()))  # noqa: S311
+    node = assemble(config, start, endpoint, random.Random(start.meta.member_id ^ time.time_ns()))  # noqa: S311 - no secret
     driver = node.driver
     settings = PeerSettings(
         start.meta.member_id,

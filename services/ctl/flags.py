@@ -49,7 +49,7 @@ DURATION: Final = _Converted("duration", go_text.parse_duration)
 class Switch(click.Option):
     """A boolean flag: `--x`, or `--x=true` and `--x=false`."""
 
-    def __init__(self, *names: str, default: bool = False, help: str = "", **rest: Any) -> None:  # noqa: A002
+    def __init__(self, *names: str, default: bool = False, help: str = "", **rest: Any) -> None:  # noqa: A002 - as click has it
         long = max(names, key=len)
         super().__init__([*names[:-1], f"{long}/{_off(long)}"], default=default, help=help, is_flag=True, **rest)
 
@@ -61,12 +61,12 @@ def _off(name: str) -> str:
     return f"--not-{name.lstrip('-')}"
 
 
-def text(*names: str, default: str = "", help: str = "") -> click.Option:  # noqa: A002
+def text(*names: str, default: str = "", help: str = "") -> click.Option:  # noqa: A002 - as click has it
     """A flag with a text."""
     return click.Option(names, default=default, help=help)
 
 
-def number(*names: str, default: int = 0, help: str = "") -> click.Option:  # noqa: A002
+def number(*names: str, default: int = 0, help: str = "") -> click.Option:  # noqa: A002 - as click has it
     """A flag with an integer."""
     return click.Option(names, default=default, type=INT, help=help)
 

@@ -330,7 +330,7 @@ def _advertise_default_host(settings: Settings) -> None:
     ]
     for listen, advertise, default in pairs:
         listening = settings.values.get(listen, [])
-        unspecified = [url for url in listening if flags.host_of(url) == "0.0.0.0"]  # noqa: S104
+        unspecified = [url for url in listening if flags.host_of(url) == "0.0.0.0"]  # noqa: S104 - nothing is bound here
         if not unspecified or settings.values.get(advertise, [default]) != [default]:
             continue
         host = default_route_address()

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
+from quorate.wire.varints import varint
+
 _EVENTS = b"\x5a"  # WatchResponse.events = 11
 _DELETE = b"\x08\x01"  # Event.type = 1: DELETE
 _KV = b"\x12"  # Event.kv = 2
 _PREV_KV = b"\x1a"  # Event.prev_kv = 3
-
-
-def varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
 
 _KV_OF = [_KV + varint(size) for size in range(1024)]
 _EVENTS_OF = [_EVENTS + varint(size) for size in range(1024)]

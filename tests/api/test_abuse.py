@@ -251,28 +251,10 @@ def nested(depth: int) -> rpc_pb2.TxnRequest:
     return txn
 
 
-def wrapped(depth: int) -> bytes:
-    """The same in octets, deeper than the library would write it."""
-    inner = nested(0).SerializeToString()
-    for _ in range(depth):
-        for tag in (b"\x22", b"\x12"):  # RequestOp.request_txn, TxnRequest.success
-            inner = tag + _varint(len(inner)) + inner
-    return inner
-
-
-def _varint(number: int) -> bytes:
-    octets = bytearray()
-    while number >= 0x80:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
-
-
 def test_transactions_in_transactions_end_at_a_depth() -> None:
     async def scenario() -> None:
         async with worker() as door, door.channel() as channel:
-            for body in (wrapped(200), wrapped(50_000)):
+            for body in (floods.nested_txn(200), floods.nested_txn(50_000)):
                 code, _ = await failure(unary(channel, "/etcdserverpb.KV/Txn", body))
                 assert code in (errors.Code.INTERNAL, errors.Code.INVALID_ARGUMENT, errors.Code.UNKNOWN)
             wide = rpc_pb2.TxnRequest(

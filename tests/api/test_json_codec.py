@@ -107,12 +107,17 @@ def test_a_long_list_comes_in_several_pieces() -> None:
     assert max(piece.count("{") for piece in written) == PIECE_ITEMS
 
 
+def says_the_same_when_written_again(descriptor: Descriptor, text: bytes) -> None:
+    message = Decoder(descriptor).message(text)
+    assert message == Decoder(descriptor).message(encoder(descriptor)(message).encode())
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_message_or_bad_json(text: bytes) -> None:
     for descriptor in (rpc_pb2.TxnRequest.DESCRIPTOR, rpc_pb2.PutRequest.DESCRIPTOR):
         with contextlib.suppress(BadJson):
-            Decoder(descriptor).message(text)
+            says_the_same_when_written_again(descriptor, text)
 
 
 any_json = st.recursive(
@@ -129,7 +134,7 @@ any_json = st.recursive(
 @given(any_json)
 def test_any_json_is_a_message_or_bad_json(value: Any) -> None:
     with contextlib.suppress(BadJson):
-        Decoder(rpc_pb2.TxnRequest.DESCRIPTOR).message(json.dumps(value).encode())
+        says_the_same_when_written_again(rpc_pb2.TxnRequest.DESCRIPTOR, json.dumps(value).encode())
 
 
 def put(text: str) -> rpc_pb2.PutRequest:

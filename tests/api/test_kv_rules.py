@@ -70,6 +70,7 @@ def test_put_that_etcd_refuses(request_: PutRequest, error: EtcdError) -> None:
 
 
 def test_requests_without_a_fault_pass() -> None:
+    """A refusal would be raised."""
     check_range(RangeRequest(key=b"a", sort_order=RangeRequest.DESCEND, sort_target=RangeRequest.VALUE))
     check_put(PutRequest(key=b"a", ignore_value=True, ignore_lease=True))
     check_put(PutRequest(key=b"a", value=b"v", lease=7))

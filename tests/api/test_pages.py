@@ -133,6 +133,7 @@ def test_every_reference_of_the_document_leads_somewhere(pages: Pages) -> None:
         target = document
         for step in reference.removeprefix("#/").split("/"):
             target = target[step]
+        assert isinstance(target, dict)
 
 
 def test_everything_in_the_document_has_a_description(pages: Pages) -> None:

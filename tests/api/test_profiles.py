@@ -10,6 +10,7 @@ import pytest
 
 from bench import messages
 from quorate.api import profiles
+from quorate.wire import varints
 from tests.support.cluster import quorate_cluster
 
 
@@ -23,7 +24,7 @@ def test_a_profile_names_functions_and_how_long_they_were_seen() -> None:
     assert strings(packed) == [b"", b"samples", b"count", b"wall", b"nanoseconds", b"inner", b"a.py", b"outer", b"b.py"]
     (sample,) = [value for field, value in messages.fields(packed) if field == 2]
     assert isinstance(sample, bytes)
-    assert list(messages.fields(sample)) == [(1, b"\x01\x02"), (2, b"\x05" + profiles._varint(50_000_000))]
+    assert list(messages.fields(sample)) == [(1, b"\x01\x02"), (2, b"\x05" + varints.varint(50_000_000))]
     assert len([field for field, _ in messages.fields(packed) if field in (4, 5)]) == 4
 
 

@@ -177,30 +177,12 @@ def test_a_million_watchers(node: Node) -> None:
         greedy.close()
 
 
-def nested(depth: int) -> bytes:
-    """A transaction in a transaction in a transaction, deeper than the library would write it."""
-    inner = b"\x12\x06\x12\x04\x0a\x02ab"  # success: request_put
-    for _ in range(depth):
-        for tag in (b"\x22", b"\x12"):  # RequestOp.request_txn, TxnRequest.success
-            inner = tag + varint(len(inner)) + inner
-    return inner
-
-
-def varint(number: int) -> bytes:
-    octets = bytearray()
-    while number >= 0x80:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    octets.append(number)
-    return bytes(octets)
-
-
 def test_transactions_of_great_depth_and_width(node: Node) -> None:
-    deep = nested(20_000)
+    deep = floods.nested_txn(20_000)
     puts = [rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"%d" % number)) for number in range(50_000)]
     wide = rpc_pb2.TxnRequest(success=puts).SerializeToString()
     with calling(node.endpoint) as caller:
-        for body in (deep, nested(300), wide) * 3:
+        for body in (deep, floods.nested_txn(300), wide) * 3:
             with pytest.raises(grpc.RpcError) as caught:
                 caller.raw("/etcdserverpb.KV/Txn", body)
             assert refusal(caught.value)[1] in (errors.MALFORMED_REQUEST.text, errors.TOO_MANY_OPS.text)

@@ -122,7 +122,7 @@ def test_a_token_is_good_on_a_member_that_has_not_heard_of_it_yet(guarded: Guard
     for node in guarded.cluster.nodes:
         guarded.login(node, "alice")
         for other in guarded.cluster.nodes:
-            guarded.call("gateway", other, "alice", "KV/Range", RANGE_A)
+            assert guarded.call("gateway", other, "alice", "KV/Range", RANGE_A)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_hash_that_the_client_sends_is_not_taken(guarded: Guarded) -> None:
     known = base64.b64encode(b"$2b$04$abcdefghijklmnopqrstuuu").decode()
     add = rpc_pb2.AuthUserAddRequest(name="dave", password=PASSWORD, hashedPassword=known)
     guarded.as_root("Auth/UserAdd", add)
-    guarded.login(guarded.cluster.nodes[0], "dave")
+    assert guarded.login(guarded.cluster.nodes[0], "dave")  # with the password, which the hash is not of
 
 
 def test_etcd3gw_logs_in_and_is_served(guarded: Guarded) -> None:

@@ -60,6 +60,18 @@ def lost_membership(node: Node) -> None:
         scribble(path, 100, 1)
 
 
+def damaged_and_healed(cluster: Cluster, victim: Node, damage: Callable[[Node], None], what: str) -> Writer:
+    """Damage the files of a member while it is away, and return when it has recovered; what was written meanwhile."""
+    victim.stop()
+    damage(victim)
+    with writing(cluster) as writer:
+        writer.wait_for(50)
+        victim.start()
+        heals(cluster, victim)
+        wait_until(lambda: victim.metric(RECOVERIES % what) == 1, "the member has recovered", HEALS_WITHIN_S)
+    return writer
+
+
 LOG_DAMAGES = [damaged_log, lost_membership]
 
 
@@ -69,13 +81,7 @@ def test_a_member_with_a_damaged_log_comes_back_under_a_new_id_and_votes(
 ) -> None:
     victim = next(node for node in whole.nodes if node is not whole.leader())
     before = voters(whole)
-    victim.stop()
-    damage(victim)
-    with writing(whole) as writer:
-        writer.wait_for(50)
-        victim.start()
-        heals(whole, victim)
-        wait_until(lambda: victim.metric(RECOVERIES % "log") == 1, "the member has recovered", HEALS_WITHIN_S)
+    writer = damaged_and_healed(whole, victim, damage, "log")
     after = voters(whole)
     assert len(after.keys() - before.keys()) == 1
     assert list((wal_of(victim) / "quarantine").iterdir())
@@ -115,13 +121,7 @@ def test_a_member_with_a_damaged_database_gets_it_anew_and_stays_who_it_is(
 ) -> None:
     victim = next(node for node in whole.nodes if node is not whole.leader())
     before = voters(whole)
-    victim.stop()
-    damage(victim)
-    with writing(whole) as writer:
-        writer.wait_for(50)
-        victim.start()
-        heals(whole, victim)
-        wait_until(lambda: victim.metric(RECOVERIES % "database") == 1, "the member has recovered", HEALS_WITHIN_S)
+    writer = damaged_and_healed(whole, victim, damage, "database")
     assert before == voters(whole)
     assert list((database_of(victim).parent / "quarantine").iterdir())
     everything_is_there(whole, writer)

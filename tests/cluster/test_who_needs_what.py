@@ -232,7 +232,7 @@ def test_every_line_holds_after_a_restart_with_the_same_tokens(guarded: Guarded,
     for node in (leader, follower):
         restart_service(node, service)
     for node in (leader, follower):
-        wait_until(lambda: answers(guarded, node), f"{node.name} answers after the restart of its {service}")  # noqa: B023
+        wait_until(lambda: answers(guarded, node), f"{node.name} answers after the restart of its {service}")  # noqa: B023 - called in its turn
     doors = [(way, node) for way in WAYS for node in (leader, follower)]
     with ThreadPoolExecutor(len(doors)) as threads:
         for judged in [threads.submit(judge, guarded, way, node) for way, node in doors]:

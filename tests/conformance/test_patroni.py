@@ -90,7 +90,7 @@ def test_patroni_goes_on_while_any_one_quorate_node_is_dead_and_with_auth(cluste
             with Client(alive, user="root", password="secret", timeout_s=30) as root:
                 revision = status_revision(root)
                 keep(first, second, dead.name)
-                wait_until(lambda: status_revision(root) > revision, "the leader reports its position", TTL_S)  # noqa: B023
+                wait_until(lambda: status_revision(root) > revision, "the leader reports its position", TTL_S)  # noqa: B023 - called in its turn
             if dead is not cluster.nodes[-1]:
                 dead.start()
                 with Client([dead.endpoint], user="root", password="secret", timeout_s=30) as root:

@@ -90,6 +90,7 @@ def test_another_name_of_the_same_address_is_accepted(tmp_path: Path) -> None:
         initial_cluster="a=http://localhost:2380",
         initial_advertise_peer_urls=["http://127.0.0.1:2380"],
     )
+    assert ("http://localhost:2380",) == start.meta.membership.members[start.meta.member_id].peer_urls
     start.wal.abandon()
 
 

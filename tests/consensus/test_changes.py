@@ -130,17 +130,23 @@ def test_a_change_asked_of_a_follower_is_made_by_the_leader() -> None:
     run(scenario())
 
 
+async def written_beyond_the_log(whole: Cluster, member: Node) -> list[bytes]:
+    """So much that the beginning is in no log any more: who joins needs an image. The commands."""
+    await whole.led()
+    commands: list[bytes] = []
+    for _ in range(40):
+        commands += whole.propose(member, 4, size=20_000)
+        await whole.applied_by(member, commands)
+    wal = Path(member.config.data_dir) / "member" / "wal"
+    await until(lambda: not list(wal.glob("0000000000000001-*")), 10)
+    return commands
+
+
 def test_a_member_that_joins_late_gets_a_snapshot() -> None:
     async def scenario() -> None:
         async with cluster(["a"]) as whole:
             first = whole.nodes["a"]
-            await whole.led()
-            commands: list[bytes] = []
-            for _ in range(40):
-                commands += whole.propose(first, 4, size=20_000)
-                await whole.applied_by(first, commands)
-            wal = Path(first.config.data_dir) / "member" / "wal"
-            await until(lambda: not list(wal.glob("0000000000000001-*")), 10)
+            commands = await written_beyond_the_log(whole, first)
             await added(first, new_url(whole, "b"), is_learner=True)
             second = join(whole, "b")
             await until(lambda: second.storage is not None and second.storage.installed)
@@ -158,13 +164,7 @@ def test_changes_of_the_membership_behind_an_image_do_not_delay_it(lag: int) -> 
     async def scenario() -> None:
         async with cluster(["a"]) as whole:
             first = whole.nodes["a"]
-            await whole.led()
-            commands: list[bytes] = []
-            for _ in range(40):
-                commands += whole.propose(first, 4, size=20_000)
-                await whole.applied_by(first, commands)
-            wal = Path(first.config.data_dir) / "member" / "wal"
-            await until(lambda: not list(wal.glob("0000000000000001-*")), 10)
+            commands = await written_beyond_the_log(whole, first)
             assert first.storage is not None
             first.storage.image_lag = lag
             await added(first, new_url(whole, "b"), is_learner=True)

@@ -102,7 +102,7 @@ def test_senseless_settings_are_refused_in_etcds_words(values: dict[str, Any], m
 
 
 def test_defaults_are_valid() -> None:
-    validation.check(Config())
+    validation.check(Config())  # raises the first thing that is wrong
 
 
 def test_unusual_sizes_are_warned_about() -> None:

@@ -51,7 +51,7 @@ def test_an_installed_image_is_the_state_it_was_taken_of(member: Member, tmp_pat
 def test_an_image_with_an_alarm_in_it_is_sound(member: Member) -> None:
     member.state.alarms.activate(5, rpc_pb2.NOSPACE)
     member.state.commit()
-    snapshot.check(snapshot.take(member.state.database).path, 300)
+    snapshot.check(snapshot.take(member.state.database).path, 300)  # raises what is wrong with it
     member.close()
 
 

@@ -132,13 +132,13 @@ class Shell:
         name = _name_of(text)
         for running in [running for running in self._nodes if running.name == name]:
             running.process.send_signal(signal.SIGINT)
-            wait_until(lambda: running.process.poll() is not None, f"{name} has ended", READY_WITHIN_S)  # noqa: B023
+            wait_until(lambda: running.process.poll() is not None, f"{name} has ended", READY_WITHIN_S)  # noqa: B023 - called in its turn
             self._nodes.remove(running)
 
     def wait_ready(self) -> None:
         """Return when every node serves."""
         for _name, process, log in self._nodes:
-            wait_until(lambda: READY in log.read_text() or process.poll() is not None, "a node serves", READY_WITHIN_S)  # noqa: B023
+            wait_until(lambda: READY in log.read_text() or process.poll() is not None, "a node serves", READY_WITHIN_S)  # noqa: B023 - called in its turn
             assert process.poll() is None, log.read_text()
 
     def write(self, text: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from quorate.api.http2 import frames
+from quorate.wire.varints import varint
 
 FLOOD: Final = 20_000
 NAMES: Final = ("rapid reset", "ping", "settings", "empty data", "continuation", "window", "giant headers")
@@ -23,6 +24,15 @@ def call_head(path: bytes) -> bytes:
         (b"te", b"trailers"),
     )
     return b"".join(b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in fields)
+
+
+def nested_txn(depth: int) -> bytes:
+    """A TxnRequest in a transaction in a transaction, deeper than the library would write it."""
+    inner = b"\x12\x06\x12\x04\x0a\x02ab"  # success: request_put
+    for _ in range(depth):
+        for tag in (b"\x22", b"\x12"):  # RequestOp.request_txn, TxnRequest.success
+            inner = tag + varint(len(inner)) + inner
+    return inner
 
 
 def call(stream_id: int, head: bytes, body: bytes) -> bytes:

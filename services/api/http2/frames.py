@@ -104,7 +104,7 @@ class ConnectionFailure(Exception):  # noqa: N818 - RFC 9113's word is "connecti
         self.reason = reason
 
 
-class StreamFailure(Exception):  # noqa: N818
+class StreamFailure(Exception):  # noqa: N818 - beside ConnectionFailure
     """One stream broke the rules; it is answered with RST_STREAM, the connection goes on (5.4.2)."""
 
     def __init__(self, stream_id: int, error_code: int) -> None:
