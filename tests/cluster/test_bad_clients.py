@@ -232,11 +232,12 @@ def test_a_client_that_never_reads_holds_nobody_up(node: Node, bystander: Caller
     bystander.unary("KV/DeleteRange", rpc_pb2.DeleteRangeRequest(key=b"big/", range_end=b"big0"))
 
 
-def test_a_client_that_closes_its_half_still_gets_its_answer(node: Node, bystander: Caller) -> None:
+def test_a_call_of_a_client_that_closes_its_half_is_executed(node: Node, bystander: Caller) -> None:
+    """As with etcd it gets no answer: who ends a connection of HTTP/2 ends its streams."""
     with connected(node) as connection:
         connection.sendall(call_frames(b"/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"half").SerializeToString()))
         connection.shutdown(socket.SHUT_WR)
-        assert DATA in frame_kinds(rest_of(connection))
+        rest_of(connection)
     wait_until(
         lambda: bystander.unary("KV/Range", rpc_pb2.RangeRequest(key=b"half")).count == 1, "its put was executed"
     )

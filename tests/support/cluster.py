@@ -21,7 +21,7 @@ from bench.servers import Cluster, Node
 
 Service = Literal["consensus", "storage", "watch", "api"]
 SERVICES: Final[tuple[Service, ...]] = ("consensus", "storage", "watch", "api")
-BACK_WITHIN_S: Final = 20.0
+BACK_WITHIN_S: Final = 90.0  # no promise: a machine with thirty other processes at work may take so long
 POLL_S: Final = 0.02
 
 
