@@ -109,6 +109,7 @@ class Replacing:
         self._driver = driver
         self._calls = calls
         self._loop_thread = threading.get_ident()
+        self._votes: dict[int, bool] = {}  # of ids that were given here: whether their former self voted
 
     def answer(self, request: Request, call_in_loop: Callable[..., object]) -> bytes:
         """The whole response; blocks."""
@@ -138,7 +139,7 @@ class Replacing:
         elif lost.id == driver.member_id or driver.network.active_since(lost.id) is not None:
             done.set_result((HTTPStatus.CONFLICT, b"the member is connected\n"))
         else:
-            self._replace(lost, done)
+            self._replace(lost, claim, done)
 
     def _find(self, claim: Claim) -> Member | None:
         members = self._driver.membership.members
@@ -148,13 +149,16 @@ class Replacing:
         same = [member for member in members.values() if not urls.isdisjoint(member.peer_urls)]
         return max(same, key=lambda member: member.id) if same else None
 
-    def _replace(self, lost: Member, done: Future[tuple[HTTPStatus, bytes]]) -> None:
+    def _replace(self, lost: Member, claim: Claim, done: Future[tuple[HTTPStatus, bytes]]) -> None:
         driver = self._driver
         membership = driver.membership
         second = int(time.time())
         while (fresh := member_id(lost.peer_urls, "", second)) in membership.members or fresh in membership.removed:
             second += 1
         newcomer = Member(fresh, lost.peer_urls, is_learner=True)
+        # Who asks as somebody who is gone was replaced already and has not taken what it got: its answer was lost.
+        votes = not lost.is_learner or self._votes.get(lost.id, claim.lost_id in membership.removed)
+        self._votes[fresh] = votes
         log.warn("replacing a member that lost its log", lost_member_id=f"{lost.id:x}", member_id=f"{fresh:x}")
 
         def answer(outcome: Message | EtcdError) -> None:
@@ -165,7 +169,7 @@ class Replacing:
             fields = {
                 "cluster": membership.cluster_id,
                 "id": fresh,
-                "votes": not lost.is_learner,
+                "votes": votes,
                 "members": members,
             }
             done.set_result((HTTPStatus.OK, json.dumps(fields).encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from bench import servers
 from bench.servers import Cluster, Node
+from quorate.consensus.replacing import Claim, NotGranted, asking
 from quorate.proto import rpc_pb2
 from tests.cluster.test_catching_up import VALUE, same_everywhere, write_much
 from tests.cluster.test_disk import scribble
@@ -87,6 +89,27 @@ def test_a_member_with_a_damaged_log_comes_back_under_a_new_id_and_votes(
     assert list((wal_of(victim) / "quarantine").iterdir())
     assert "recovered from the others" in victim.log_path.read_text()
     everything_is_there(whole, writer)
+
+
+def test_a_member_that_never_heard_what_it_was_given_votes_again(whole: Cluster) -> None:
+    leader = whole.leader()
+    victim = next(node for node in whole.nodes if node is not leader)
+    lost_id = victim.status()["member_id"]
+    with calling(leader.endpoint) as caller:
+        cluster_id = caller.unary("Cluster/MemberList", rpc_pb2.MemberListRequest()).header.cluster_id
+    victim.stop()
+    damaged_log(victim)
+    claim = Claim(cluster_id, lost_id, (victim.peer_url,))
+    wait_until(lambda: is_granted(leader, claim), "the leader gives it a new id", HEALS_WITHIN_S)
+    victim.start()
+    heals(whole, victim)
+
+
+def is_granted(leader: Node, claim: Claim) -> bool:
+    try:
+        return asking(ssl.create_default_context)(leader.peer_url, claim).votes
+    except NotGranted:  # it still believes to hear of the member
+        return False
 
 
 def everything_is_there(cluster: Cluster, writer: Writer) -> None:
