@@ -62,8 +62,8 @@ class Client:
 
     @property
     def connection(self) -> int:
-        """This client on this node: what a serializable read must not go back on."""
-        return self.number * 1000 + self.node.number
+        """This client on this node, until the api process ends: what a serializable read must not go back on."""
+        return (self.number * 1000 + self.node.number) * 1000 + self.node.api.process.life % 1000
 
     def begin(self) -> None:
         self._next()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.whole.node import SimNode
     from tests.simulation.whole.plan import Fault
 
+LOST: Final = -1  # no answer came
 PARTS: Final = ("consensus", "storage", "watch", "api")
 
 
@@ -380,14 +381,22 @@ def change_members(attack: Attack, leaving: SimNode | None, is_learner: bool) ->
             finished()
             return
         api = attack.rng.choice(choice).api
+        is_done = False
+
+        def done(code: int, _text: str, body: bytes) -> None:
+            nonlocal is_done
+            if not is_done:
+                is_done = True
+                then(code, body)
 
         def asked() -> None:
             if api.ring is None:
-                finished()
-                return
-            api.ring.call(op, request, lambda code, _text, body: then(code, body))
+                done(LOST, "", b"")
+            else:
+                api.ring.call(op, request, done)
 
         api.process.at(cluster.world.now, asked)
+        cluster.world.after(20 * SECOND, done, LOST, "", b"")  # the api process may be gone, and the call with it
 
     def finished() -> None:
         cluster.is_changing = False
