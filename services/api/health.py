@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
@@ -125,7 +125,13 @@ def _add_family(pages: APIRouter, path: str, summary: str, checks: Mapping[str, 
         left_out = [f"[+]{name} excluded: ok\n" for name in checks if name in exclude]
         return await _run(kind, chosen, left_out, verbose is not None, metrics)
 
-    @pages.get(path + "/{check}", summary=f"One check of {path}", responses={200: _text("ok\n")})
+    one: dict[int | str, dict[str, Any]] = {
+        200: _text("ok\n"),
+        404: {**_text("404 page not found\n"), "description": "There is no check of that name"},
+        503: _text("[-]name failed: reason\n"),
+    }
+
+    @pages.get(path + "/{check}", summary=f"One check of {path}", responses=one)
     async def one_check(check: str, verbose: str | None = None) -> PlainTextResponse:
         if check not in checks:
             raise HTTPException(404)

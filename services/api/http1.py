@@ -11,7 +11,7 @@ from email.utils import formatdate
 from typing import Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from quorate.api.asgi import App
@@ -30,6 +30,7 @@ class Http1(HttpToolsProtocol):
     _is_in_head = False
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _earlier: tuple[RequestResponseCycle, ...] = ()  # requests before the newest that are not answered yet
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -51,10 +52,16 @@ class Http1(HttpToolsProtocol):
         self._is_in_head = False
         if self._head_timer is not None:
             self._stop_timer()
+        before = self.cycle
         super().on_headers_complete()
+        if self.pipeline:
+            self._earlier = tuple(cycle for cycle in (*self._earlier, before) if not cycle.response_complete)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        for cycle in self._earlier:  # uvicorn tells the newest alone that the client is gone
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def _stop_timer(self) -> None:

@@ -138,10 +138,10 @@ def _by_chance(name: str, seed: int, seconds: float) -> int:
     count = 0
     data = b""
     status = 0
-    ends_at = time.monotonic() + seconds
     good = [*chosen.seeds(), *(path.read_bytes() for path in targets.kept(name))]
     try:
         with chosen.world():
+            ends_at = time.monotonic() + seconds
             for data in mutated(random.Random(seed), good):
                 if time.monotonic() > ends_at:
                     break

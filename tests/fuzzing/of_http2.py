@@ -38,14 +38,7 @@ def seeds() -> list[bytes]:
 
 def run(data: bytes) -> None:
     """Read a conversation in every way."""
-    octets = Octets(data)
-    match octets.choice((GRAMMAR, RAW, AFTER_START)):
-        case 0:
-            said = START + _conversation(octets)
-        case 1:
-            said = octets.rest()
-        case _:
-            said = START + octets.rest()
+    said = spoken(Octets(data))
     whole, whole_events = _read(said, len(said) + 1)
     cut = 1 + (data[-1] if data else 0) % 60
     pieces, piece_events = _read(said, cut)
@@ -53,6 +46,17 @@ def run(data: bytes) -> None:
     assert whole == pieces
     _answer(said, cut)
     _compare_with_h2(said, whole_events, whole)
+
+
+def spoken(octets: Octets) -> bytes:
+    """What the client says."""
+    match octets.choice((GRAMMAR, RAW, AFTER_START)):
+        case 0:
+            return START + _conversation(octets)
+        case 1:
+            return octets.rest()
+        case _:
+            return START + octets.rest()
 
 
 def _conversation(octets: Octets) -> bytes:

@@ -35,6 +35,11 @@ def nested_txn(depth: int) -> bytes:
     return inner
 
 
+def call_head_frame(stream_id: int, path: bytes) -> bytes:
+    """The HEADERS of a gRPC call whose messages follow."""
+    return frames.frame(frames.HEADERS, frames.END_HEADERS, stream_id, call_head(path))
+
+
 def call(stream_id: int, head: bytes, body: bytes) -> bytes:
     """A whole unary call."""
     framed = b"\0" + len(body).to_bytes(4, "big") + body
