@@ -76,6 +76,8 @@ class Settings:
             first = error.errors()[0]
             name = "".join(f"{part}: " for part in first["loc"]).replace("_", "-")
             raise Invalid(f"{name}{first['msg'].removeprefix('Value error, ').lower()}") from None
+        except ValueError as error:  # a NUL in what becomes a path
+            raise Invalid(str(error)) from None
 
 
 def gather(line: CommandLine, environment: Mapping[str, str]) -> Settings:
