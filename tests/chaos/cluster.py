@@ -106,6 +106,15 @@ class Battlefield:
         self.findings.append(text)
         self.note(f"FINDING {text}")
 
+    def note_processes(self) -> None:
+        """What each process is doing, as far as the kernel tells: for somebody who asks later why nothing went on."""
+        for node in self.nodes:
+            for pid in processes.marked(node.mark):
+                with suppress(OSError):
+                    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                    waits = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/wchan")]
+                    self.note(f"{node.name}: {pid} {processes.command_line(pid)[-60:]} is {state} in {' '.join(waits)}")
+
     async def leader(self, within_s: float = 5.0) -> Member | None:
         """The member that most members call the leader, if there is one in time."""
         deadline = time.monotonic() + within_s

@@ -205,6 +205,7 @@ async def _settle(ground: Battlefield, clients: Clients) -> None:
                 await asyncio.sleep(0.2)
     except TimeoutError:
         ground.finding(f"the cluster did not converge in {CONVERGES_WITHIN_S} s")
+        ground.note_processes()
         return
     try:
         async with asyncio.timeout(LEASES_END_WITHIN_S):
