@@ -179,9 +179,10 @@ class Rejoining:
         own = driver.membership.members.get(driver.member_id)
         if own is None or not driver.is_current():
             return
-        if not own.is_learner or not self._wants_vote:
+        committed = driver.core.conf_state_at(driver.core.commit_index)  # a new leader may know of no more than that
+        if own.id in (committed.voters if self._wants_vote else committed.members()) and not committed.is_joint:
             self._end(own)
-        elif now >= self._next_try:
+        elif own.is_learner and now >= self._next_try:
             self._next_try = now + 1.0
             request = rpc.MemberPromoteRequest(ID=own.id).SerializeToString()
             self._calls.perform(ClusterOp.MEMBER_PROMOTE, request, lambda _outcome: None)

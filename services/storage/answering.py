@@ -9,9 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from quorate.storage.apply import Waiting
 from quorate.storage.headers import answered
-from quorate.storage.reads import Deferred, Defragment, Readers, result_of
+from quorate.storage.reads import Answer, Compacting, Defragment, Readers, result_of
 from quorate.storage.vacuum import Vacuum
 from quorate.wire.messages import CONSENSUS_WORKER, STORAGE_WORKER, Kind, Origin, Part, pack_results
 from quorate.wire.sockets import Address, Channel, Endpoint
@@ -33,14 +32,14 @@ class Answers:
         self._early: list[tuple[Channel, int, bytes]] = []  # of a replay, for workers not met again yet
         self._late: deque[tuple[Origin, int, int, bytes]] = deque()  # large answers that are ready
         self._defragmenting: list[Place] = []
-        self._compacting: list[tuple[Place, Waiting]] = []
+        self._compacting: list[tuple[Place, int]] = []
 
     @property
     def is_late(self) -> bool:
         """Large answers wait for room."""
         return bool(self._late)
 
-    def reply(self, origin: Origin, number: int, results: Sequence[bytes | Waiting | Deferred | Defragment]) -> None:
+    def reply(self, origin: Origin, number: int, results: Sequence[Answer]) -> None:
         """Answer a chunk; what is not there yet follows by itself."""
         if origin.worker == STORAGE_WORKER:
             return
@@ -52,8 +51,8 @@ class Answers:
                 continue
             self._send(origin, number, first, ready)
             first, ready = position + 1, []
-            if isinstance(result, Waiting):
-                self._compacting.append(((origin, number, position), result))
+            if isinstance(result, Compacting):
+                self._compacting.append(((origin, number, position), result.revision))
             elif isinstance(result, Defragment):
                 self._defragmenting.append((origin, number, position))
                 self._vacuum.request()
@@ -72,14 +71,14 @@ class Answers:
 
     def wait_for_compaction(self, finished_revision: int) -> bool:
         """Somebody waits for the end of a compaction that has come."""
-        return any(waiting.revision <= finished_revision for _, waiting in self._compacting)
+        return any(revision <= finished_revision for _, revision in self._compacting)
 
     def compacted(self, finished_revision: int) -> None:
         """What was compacted up to a revision is gone from the disk."""
-        done = [each for each in self._compacting if each[1].revision <= finished_revision]
-        self._compacting = [each for each in self._compacting if each[1].revision > finished_revision]
-        for (origin, number, position), waiting in done:
-            self._send(origin, number, position, [answered(waiting.header)])
+        done = [each for each in self._compacting if each[1] <= finished_revision]
+        self._compacting = [each for each in self._compacting if each[1] > finished_revision]
+        for (origin, number, position), _ in done:
+            self._send(origin, number, position, [answered(b"")])
 
     def defragmented(self) -> None:
         """All free space was given back."""

@@ -35,16 +35,6 @@ EXPIRE: Final = Struct("<qQ")  # lease id, log index of the last renewal seen
 CHECKPOINT: Final = Struct("<qQI")  # lease id, log index of the last renewal seen, seconds left
 
 
-class Waiting:
-    """An answer that comes later: `revision` is the compaction whose physical end is waited for."""
-
-    __slots__ = ("header", "revision")
-
-    def __init__(self, revision: int, header: bytes) -> None:
-        self.revision = revision
-        self.header = header
-
-
 class Applier:
     """Applies commands to the state of one member. `now` is the monotonic time of the batch, set by the loop."""
 
@@ -65,7 +55,7 @@ class Applier:
         self.data_reports: list[bytes] = []  # as they were applied
         self._database: Database = state.database
         self._guarded = False  # an alarm is on, or the chunk might reach the quota
-        self._commands: dict[int, Callable[[bytes], bytes | Waiting]] = {
+        self._commands: dict[int, Callable[[bytes], bytes]] = {
             Op.PUT: self.put,
             Op.DELETE_RANGE: self.delete_range,
             Op.TXN: self.txn,
@@ -82,13 +72,13 @@ class Applier:
             Op.AUTHENTICATE: self.authenticate,
         }
 
-    def chunk(self, chunk: Chunk) -> list[bytes | Waiting]:
+    def chunk(self, chunk: Chunk) -> list[bytes]:
         """Apply the commands of a chunk: their results in order."""
         alarms = self.alarms
         self._guarded = alarms.is_out_of_space or alarms.is_corrupt or self._may_reach_quota(chunk)
         commands = self._commands
         judged = self.auth.enabled and chunk.origin.worker != STORAGE_WORKER
-        results: list[bytes | Waiting] = []
+        results: list[bytes] = []
         for op, identity, body in commands_of(chunk.commands):
             command = commands.get(op)
             try:
@@ -188,7 +178,7 @@ class Applier:
             self._check_space()
         return self.headers.at(store.revision) + fields
 
-    def compact(self, body: bytes) -> bytes | Waiting:
+    def compact(self, body: bytes) -> bytes:
         """Compact: the revision moves now, the records go in slices."""
         request = rpc_pb2.CompactionRequest.FromString(body)
         self.alarms.check_write(0)
@@ -199,8 +189,7 @@ class Applier:
             raise CallFailed(errors.FUTURE_REV)
         store.compact_revision = request.revision
         self._database.marks.scheduled_compact_revision = request.revision
-        header = self.headers.at(store.revision)
-        return Waiting(request.revision, header) if request.physical else header
+        return self.headers.at(store.revision)
 
     # --- leases ------------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,16 @@ class Defragment:
     __slots__ = ()
 
 
-Answer = bytes | Deferred | Defragment
+class Compacting:
+    """An answer that is due when what was compacted up to `revision` is gone from the disk."""
+
+    __slots__ = ("revision",)
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+
+
+Answer = bytes | Deferred | Defragment | Compacting
 
 
 class Questions:
@@ -163,6 +172,7 @@ class Questions:
             Op.HASH: self.hash,
             Op.HASH_KV: self.hash_kv,
             Op.DEFRAGMENT: self.defragment,
+            Op.COMPACTED: lambda body: Compacting(int.from_bytes(body, "little")),
             Op.SNAPSHOT: self.snapshot,
             Op.CREDENTIALS: self.credentials,
             Op.TOKEN: self.token,

@@ -10,7 +10,6 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from time import sleep
 from typing import Final
 
 from quorate.storage import schema
@@ -28,14 +27,16 @@ WHERE h.prev != 0 AND (p.key != h.key OR h.prev >= h.id OR p.id IS NULL AND h.pr
 """
 
 
-def verify(path: Path, pause_seconds: float = 0.0, is_stopping: Callable[[], bool] = lambda: False) -> None:
-    """Read everything, or until `is_stopping`; DamagedDatabase for what is not what was written, and
-    sqlite3.OperationalError when it cannot be read just now."""
+def verify(
+    path: Path, is_stopping: Callable[[], bool] = lambda: False, pause: Callable[[], object] = lambda: None
+) -> None:
+    """Read everything, or until `is_stopping`, with a `pause` after every few rows; DamagedDatabase for what is not
+    what was written, and sqlite3.OperationalError when it cannot be read just now."""
     connection = schema.open_reader(path)
     try:
         connection.set_progress_handler(is_stopping, INSTRUCTIONS)
         schema.check_pages(connection, path)
-        _verify_records(connection, pause_seconds, is_stopping)
+        _verify_records(connection, is_stopping, pause)
         connection.execute("BEGIN")  # compaction goes on
         kept_from = schema.marks(connection)[3] + 1 << MAIN_SHIFT  # no record behind the compact revision is dropped
         stray = connection.execute(_STRAY, (kept_from,)).fetchone()
@@ -51,7 +52,9 @@ def verify(path: Path, pause_seconds: float = 0.0, is_stopping: Callable[[], boo
         connection.close()
 
 
-def _verify_records(connection: sqlite3.Connection, pause_seconds: float, is_stopping: Callable[[], bool]) -> None:
+def _verify_records(
+    connection: sqlite3.Connection, is_stopping: Callable[[], bool], pause: Callable[[], object]
+) -> None:
     last = -1
     while not is_stopping():
         rows = connection.execute(_ROWS, (last, ROWS_AT_ONCE)).fetchall()
@@ -61,8 +64,7 @@ def _verify_records(connection: sqlite3.Connection, pause_seconds: float, is_sto
         if not rows:
             return
         last = rows[-1][0]
-        if pause_seconds:
-            sleep(pause_seconds)
+        pause()
 
 
 def _is_of(record: int, key: bytes, blob: bytes) -> bool:
@@ -79,10 +81,11 @@ def _is_of(record: int, key: bytes, blob: bytes) -> bool:
 
 
 class Scrub:
-    """`verify` on a thread of its own, as long as the process lives."""
+    """`verify` on a thread of its own; `fault` is what ended it before everything was read: DamagedDatabase, or a
+    mistake of ours, which must not pass for a database without damage."""
 
     def __init__(self, path: Path) -> None:
-        self.damage: DamagedDatabase | None = None
+        self.fault: Exception | None = None
         self._path = path
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
@@ -90,11 +93,11 @@ class Scrub:
 
     def _run(self) -> None:
         try:
-            verify(self._path, PAUSE_SECONDS, self._is_stopping.is_set)
-        except DamagedDatabase as damage:
-            self.damage = damage
+            verify(self._path, self._is_stopping.is_set, lambda: self._is_stopping.wait(PAUSE_SECONDS))
         except sqlite3.OperationalError:
             return  # no room or no memory says nothing of the file; the next start reads it again
+        except Exception as fault:  # raised again by the loop
+            self.fault = fault
 
     def close(self) -> None:
         """End the thread."""

@@ -163,8 +163,8 @@ class Service:
             if not self._dirty_since and self.state.is_dirty:
                 self._dirty_since = now
         self._answer_later_ones()
-        if self._scrub.damage is not None:
-            raise self._scrub.damage
+        if self._scrub.fault is not None:
+            raise self._scrub.fault
         if self.applier.data_checks or self.applier.data_reports:
             self._check_data(now)
         if self._image_again <= now:

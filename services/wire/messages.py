@@ -111,6 +111,7 @@ class Op(IntEnum):
     SNAPSHOT = (
         17  # the answer is the path of a file with everything, to be opened and removed by the worker; empty: no room
     )
+    COMPACTED = 22  # revision u64: answered when compaction up to it has removed everything from the disk
     CORRUPT_CHECK = 18  # from storage itself, as the next two: every member hashes its history here and reports it
     CORRUPT_REPORT = 19  # log index of the check u64, member id u64, hash u32
     LEASE_CHECKPOINT = 20  # of long leases: (lease id i64, index of its last renewal u64, seconds left u32), …

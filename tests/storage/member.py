@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quorate.proto import rpc_pb2
-from quorate.storage.apply import Applier, Waiting
+from quorate.storage.apply import Applier
 from quorate.storage.compaction import Compaction
 from quorate.storage.headers import Headers
 from quorate.storage.reads import Deferred, Questions, Scan
@@ -71,10 +71,6 @@ class Member:
         body = request if isinstance(request, bytes) else request.SerializeToString()
         self.log.append(pack_chunk(ORIGIN, len(self.log), [pack_command(op, body)]))
         (result,) = self._apply_entry(len(self.log) - 1)
-        if isinstance(result, Waiting):
-            while self.compaction.is_due:
-                self.compaction.advance()
-            return RESPONSES[op].FromString(result.header)
         return _response(op, result)
 
     def ask(self, op: int, request: Any) -> Any:
@@ -114,9 +110,11 @@ class Member:
     def compact(self, revision: int, physical: bool = False) -> rpc_pb2.CompactionResponse:
         request = rpc_pb2.CompactionRequest(revision=revision, physical=physical)
         response: rpc_pb2.CompactionResponse = self.apply(Op.COMPACT, request)
+        while physical and self.compaction.is_due:
+            self.compaction.advance()
         return response
 
-    def _apply_entry(self, index: int) -> list[bytes | Waiting]:
+    def _apply_entry(self, index: int) -> list[bytes]:
         self.applier.now = self.now
         marks = self.state.database.marks
         assert marks.applied_index == index

@@ -15,7 +15,7 @@ import pytest
 from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
-from quorate.storage import corruption, ranges, service, snapshot
+from quorate.storage import corruption, ranges, scrub, service, snapshot
 from quorate.storage.database import Database
 from quorate.storage.service import Service
 from quorate.storage.state import State
@@ -286,22 +286,27 @@ def test_a_large_range_is_answered_behind_its_neighbours(ring: Ring, monkeypatch
     assert 3000 == response.count
 
 
+def compact(ring: Ring, revision: int) -> None:
+    """Compact, and wait until what is dropped is gone from the disk."""
+    request = rpc_pb2.CompactionRequest(revision=revision)
+    ring.entry(pack_command(Op.COMPACT, request.SerializeToString()))
+    ring.results()
+    ring.read(pack_command(Op.COMPACTED, revision.to_bytes(8, "little")), number=5, kind=Kind.LOCAL)
+    assert [(5, 0)] == [(number, first) for number, _, first, _ in ring.results()]
+
+
 def test_a_physical_compaction_is_answered_when_the_records_are_gone(ring: Ring) -> None:
     ring.entry(*[put(b"a")] * 100)
     ring.results()
-    request = rpc_pb2.CompactionRequest(revision=101, physical=True)
-    ring.entry(pack_command(Op.COMPACT, request.SerializeToString()), number=5)
-    ((number, _, first, _),) = ring.results()
-    assert (5, 0) == (number, first)
+    compact(ring, 101)
     assert (1,) == ring.state.database.connection.execute("SELECT count(*) FROM history").fetchone()
 
 
 def test_defragment_gives_free_pages_back_while_everything_goes_on(ring: Ring) -> None:
     for number in range(10):
         ring.entry(*[put(b"k%d" % number, b"v" * 2000)] * 100)
-    request = rpc_pb2.CompactionRequest(revision=1001, physical=True)
-    ring.entry(pack_command(Op.COMPACT, request.SerializeToString()))
-    ring.results(11)
+    ring.results(10)
+    compact(ring, 1001)
     before = ring.state.database.size_bytes
     assert before > 2_000_000
     ring.read(pack_command(Op.DEFRAGMENT, b""), get(b"k1"), number=8, kind=Kind.LOCAL)
@@ -314,9 +319,8 @@ def test_defragment_gives_free_pages_back_while_everything_goes_on(ring: Ring) -
 def test_free_pages_are_given_back_after_a_start_when_there_are_enough(ring: Ring) -> None:
     for number in range(10):
         ring.entry(*[put(b"k%d" % number, b"v" * 2000)] * 100)
-    request = rpc_pb2.CompactionRequest(revision=1001, physical=True)
-    ring.entry(pack_command(Op.COMPACT, request.SerializeToString()))
-    ring.results(11)
+    ring.results(10)
+    compact(ring, 1001)
     for megabytes, begins in ((0, False), (100, False), (1, True)):
         ring.stop_storage()
         ring.defrag_megabytes = megabytes
@@ -325,6 +329,19 @@ def test_free_pages_are_given_back_after_a_start_when_there_are_enough(ring: Rin
     ring.start()
     ring.until(lambda: not ring.service.vacuum.is_due)
     assert ring.state.database.size_bytes == ring.state.database.size_in_use_bytes
+
+
+def test_a_mistake_of_the_background_reading_does_not_pass_for_a_database_without_damage(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake(*_: object) -> None:
+        raise OSError("the clock has gone")
+
+    ring.stop_storage()
+    monkeypatch.setattr(scrub, "_verify_records", mistake)
+    ring.start_storage()
+    with pytest.raises(OSError, match="the clock has gone"):
+        ring.until(lambda: False)
 
 
 def test_an_entry_that_takes_long_is_counted_and_logged(

@@ -12,6 +12,7 @@ from quorate.api.ring import Lane, Ring
 from quorate.proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
+from quorate.wire.identity import NODE
 from quorate.wire.messages import Op
 from quorate.wire.requests import check_delete, check_put, check_range, check_txn, is_read_only, put_cost, txn_cost
 
@@ -109,5 +110,24 @@ class KV:
         self._callers.identify(context, again)
 
     def compact(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        CompactionRequest.FromString(body)
+        request = CompactionRequest.FromString(body)
+        if request.physical:
+            done = partial(self._when_compacted, request.revision, done, expires_at)
         self._ring.add(self._ring.writes, Op.COMPACT, body, done, expires_at, context.identity)
+
+    def _when_compacted(
+        self, revision: int, done: Done, expires_at: float | None, code: int, message: str, response: bytes
+    ) -> None:
+        """The order itself is bounded in time; its end is waited for as long as the client likes, as in etcd."""
+        if code:
+            done(code, message, response)
+            return
+
+        def compacted(code: int, message: str, _nothing: bytes) -> None:
+            done(code, message, b"" if code else response)
+
+        try:
+            body = revision.to_bytes(8, "little")
+            self._ring.add(self._ring.patient, Op.COMPACTED, body, compacted, expires_at, NODE)
+        except CallFailed as failed:
+            done(failed.error.code, failed.error.text, b"")

@@ -361,6 +361,9 @@ class Event:
     def is_set(self) -> bool:
         return self._is_set
 
+    def wait(self, _timeout_s: float) -> bool:
+        return self._is_set
+
 
 class Threading:
     """What the services ask of `threading`."""

@@ -57,7 +57,6 @@ class System:
             (images, "time", time),
             (compaction, "time", time.time),
             (scrub, "threading", disks.Threading),
-            (scrub, "sleep", lambda _seconds: None),
         ]
 
 

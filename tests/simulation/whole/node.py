@@ -233,7 +233,7 @@ class StorageHost(TurnHost):
         write = state.database._write
         run_checkpoint = state.database._run_checkpoint
         log = self._log_path()
-        self._synced = b""
+        self._synced = log.read_bytes() if log.exists() else b""  # the checkpoint at the start is over
 
         def checkpointed() -> None:
             run_checkpoint()
