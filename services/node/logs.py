@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -29,6 +29,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from typing import Protocol
+
+    class Stream(Protocol):
+        """Where a handler writes."""
+
+        def write(self, text: str, /) -> object: ...
+        def flush(self) -> object: ...
 
     class Config(Protocol):
         """What of the settings concerns the log."""
@@ -239,14 +245,15 @@ def compress(path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def start(config: Config, service: str) -> None:
-    """Send this process's log where `config` says; call once, before the first line."""
+def start(config: Config, service: str, outlets: Mapping[int, Stream] | None = None) -> None:
+    """Send this process's log where `config` says, through `outlets` in place of the standard streams if there are
+    some; call once, before the first line."""
     logging.addLevelName(DPANIC, "DPANIC")
     logging.addLevelName(PANIC, "PANIC")
     formatter = ConsoleFormatter() if config.log_format == "console" else JsonFormatter(service)
     root = logging.getLogger()
     root.handlers.clear()
-    for handler in _handlers(config, service):
+    for handler in _handlers(config, service, outlets or {1: sys.stdout, 2: sys.stderr}):
         handler.setFormatter(formatter)
         handler.addFilter(Sampler())
         root.addHandler(handler)
@@ -261,11 +268,11 @@ def streams(outputs: Sequence[str]) -> list[int]:
     return [*found, 2] if set(named) - {"stdout"} else found
 
 
-def _handlers(config: Config, service: str) -> list[logging.Handler]:
+def _handlers(config: Config, service: str, outlets: Mapping[int, Stream]) -> list[logging.Handler]:
     handlers: list[logging.Handler] = []
     wanted = streams(config.log_outputs)
     if service == NODE:
-        handlers += [logging.StreamHandler(sys.stdout if number == 1 else sys.stderr) for number in wanted]
+        handlers += [logging.StreamHandler(outlets[number]) for number in wanted]
     elif wanted:  # what a service says there, the supervisor passes on
         handlers.append(logging.StreamHandler(sys.stderr))
     rotation = json.loads(config.log_rotation_config_json) if config.enable_log_rotation else {}

@@ -26,19 +26,25 @@ from supervisor.states import SupervisorStates
 from supervisor.supervisord import Supervisor
 
 from quorate.node import logs
+from quorate.node.outlet import Outlet
 from quorate.node.places import CONFIG_VARIABLE, FATAL_FILE, SUPERVISOR_PID_VARIABLE
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 EXIT_FATAL: Final = 1
 STOPPING_POLL_S: Final = 0.02  # a group without processes wakes nobody; supervisor looks at one group a turn
+FLUSH_AGAIN_S: Final = 0.1  # while somebody does not read what the node says
+DRAIN_S: Final = 1.0  # for the last lines, before the process ends without them
+ERROR_OUTPUT: Final = 2
 LINE_BYTES_MAX: Final = 64 * 1024  # of a line without an end that is kept back
 
 
 class WakingPoller:
-    """Supervisor's poller, which a signal wakes: otherwise a stop or the end of a service waits for up to a second."""
+    """Supervisor's poller, which a signal wakes: otherwise a stop or the end of a service waits for up to a second.
+    Each turn it also writes what the node's streams had no room for."""
 
-    def __init__(self, poller: Any) -> None:
+    def __init__(self, poller: Any, outlets: list[Outlet]) -> None:
         self.timeout_s_max = 1.0
+        self._outlets = outlets
         self._poller = poller
         self._wake, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -48,6 +54,10 @@ class WakingPoller:
         return getattr(self._poller, name)
 
     def poll(self, timeout: float) -> tuple[list[int], list[int]]:
+        for outlet in self._outlets:
+            outlet.flush()
+            if outlet.is_waiting:
+                timeout = min(timeout, FLUSH_AGAIN_S)
         readable, writable = self._poller.poll(min(timeout, self.timeout_s_max))
         if self._wake in readable:
             readable.remove(self._wake)
@@ -62,12 +72,12 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
     options: Any
     process_groups: dict[str, Any]
 
-    def __init__(self, options: Any, run_path: Path, output_fds: list[int]) -> None:
+    def __init__(self, options: Any, run_path: Path, outlets: list[Outlet]) -> None:
         super().__init__(options)
         self.stopped_by: signal.Signals | None = None
         self.sentence: str | None = None
         self._sentence_path = run_path / FATAL_FILE
-        self._output_fds = output_fds
+        self._outlets = outlets
         self._unfinished: dict[int, bytes] = {}  # the begun last line of each service, by pid
         self._ending = ""  # how the process ended that was waited for last
         self._wait_for_any = options.waitpid
@@ -108,9 +118,8 @@ class Node(Supervisor):  # type: ignore[misc]  # supervisor has no types
         return pid, status
 
     def _write(self, data: bytes) -> None:
-        for number in self._output_fds:
-            with contextlib.suppress(OSError):  # a reader that has gone away must not take the node with it
-                os.write(number, data)
+        for outlet in self._outlets:
+            outlet.pass_on(data)
 
     def _exited(self, event: Any) -> None:
         if rest := self._unfinished.pop(getattr(event, "pid", 0), b""):
@@ -136,21 +145,27 @@ def main() -> None:
     """Run the node whose settings the environment names, with the supervisor file given as the only argument."""
     os.environ[SUPERVISOR_PID_VARIABLE] = str(os.getpid())
     config = SimpleNamespace(**json.loads(Path(os.environ[CONFIG_VARIABLE]).read_bytes()))
-    logs.start(config, "node")
+    outlets = {number: Outlet(number) for number in (*logs.streams(config.log_outputs), ERROR_OUTPUT)}
+    logs.start(config, "node", outlets)
     options = ServerOptions()
     options.realize(["-n", "-s", "-c", sys.argv[1]], doc=__doc__)
     options.first = True
     options.test = False
-    options.poller = WakingPoller(options.poller)
-    node = Node(options, Path(config.run_dir), logs.streams(config.log_outputs) or [2])
+    options.poller = WakingPoller(options.poller, list(outlets.values()))
+    named = [outlets[number] for number in logs.streams(config.log_outputs) or [ERROR_OUTPUT]]
+    node = Node(options, Path(config.run_dir), named)
     with contextlib.suppress(asyncore.ExitNow):
         node.main()
     if options.mood == SupervisorStates.RESTARTING:
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself again, as supervisorctl reload asks
     if node.sentence is not None:
-        sys.stderr.write(f"quorate: {node.sentence}\n")
+        outlets[ERROR_OUTPUT].write(f"quorate: {node.sentence}\n")
+    else:
+        logs.named().info("closed etcd server", name=config.name)
+    for outlet in outlets.values():
+        outlet.drain(DRAIN_S)
+    if node.sentence is not None:
         sys.exit(EXIT_FATAL)
-    logs.named().info("closed etcd server", name=config.name)
     if node.stopped_by is not None and os.getpid() != 1:
         signal.signal(node.stopped_by, signal.SIG_DFL)
         signal.raise_signal(node.stopped_by)

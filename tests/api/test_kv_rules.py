@@ -13,7 +13,7 @@ from quorate.proto.rpc_pb2 import (
 )
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
-from quorate.wire.requests import check_put, check_range, check_txn, is_read_only
+from quorate.wire.requests import check_put, check_range, check_txn, is_read_only, txn_cost
 
 
 def put(key: bytes) -> RequestOp:
@@ -128,6 +128,13 @@ def test_nested_txn_has_what_its_parent_left() -> None:
     nested = TxnRequest(success=[txn([get(b"a"), get(b"b")])])
     assert error_of(nested, 3) is None
     assert error_of(nested, 2) == errors.TOO_MANY_OPS
+
+
+def test_a_nested_transaction_costs_what_is_in_it() -> None:
+    """etcd #22140: its puts were not counted with the quota."""
+    flat = TxnRequest(success=[put(b"key"), put(b"other")])
+    nested = TxnRequest(success=[put(b"key"), txn([txn([], [put(b"other")])])], failure=[put(b"key")])
+    assert 0 < txn_cost(TxnRequest(success=[put(b"key")])) < txn_cost(flat) == txn_cost(nested)
 
 
 def test_too_many_ops_is_found_before_other_faults() -> None:

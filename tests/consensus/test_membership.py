@@ -188,6 +188,16 @@ def test_conditions_for_a_new_member(
     assert expected == found
 
 
+def test_a_voter_is_added_while_one_of_five_is_away_and_not_while_one_of_three_is() -> None:
+    """etcd #21640: who answered had to be connected to everybody; a majority with the new member is what it takes."""
+    five = Membership.founded([A, B, C, Member(4, ("http://d:2380",), "d"), Member(5, ("http://e:2380",), "e")])
+    check_add(five, ["http://new:2380"], False, STRICT, {1, 2, 3, 4})
+    for membership, active in ((five, {1, 2, 3}), (THREE, {1, 2})):
+        with pytest.raises(CallFailed) as raised:
+            check_add(membership, ["http://new:2380"], False, STRICT, active)
+        assert errors.UNHEALTHY == raised.value.error
+
+
 @pytest.mark.parametrize(
     ("membership", "number", "rules", "active", "expected"),
     [

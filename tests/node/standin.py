@@ -9,6 +9,8 @@ from quorate.node import lifecycle, logs
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
 
+LINES = 5000
+
 
 def main(config: Config) -> None:
     name = sys.argv[1]
@@ -21,6 +23,10 @@ def main(config: Config) -> None:
     if order == "crash once":
         orders.unlink()
         raise RuntimeError("a bug")
+    if order == "talk":
+        for number in range(LINES):
+            logs.named().info(f"line {number}", more="." * 200)
+        (Path(config.data_dir) / f"{name}.talked").touch()
     logs.named().info("up", pid=os.getpid(), worker=lifecycle.worker_number())
     if name == "api" and lifecycle.worker_number() == 0:
         lifecycle.ready_to_serve(config)

@@ -29,7 +29,8 @@ class Running:
         self.passed: list[dict[str, Any]] = []
         self.text: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        if process.stderr is not None:
+            threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -76,7 +77,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     text = (ROOT / "supervisord.conf").read_text()
     supervisor_file.write_text(re.sub(r"-P -m quorate\.(\w+)", rf"{standin} \1", text))
 
-    def run(*arguments: str, **environment: str) -> Running:
+    def run(*arguments: str, stderr: int = subprocess.PIPE, **environment: str) -> Running:
         client, peer = free_url(), free_url()
         command = [sys.executable, "-m", "quorate.node.launch", f"--data-dir={tmp_path}/data"]
         command += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
@@ -88,7 +89,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             command,
             cwd=tmp_path,
             env=inherited | environment,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -282,6 +283,24 @@ def test_help_into_a_pipe_that_nobody_reads_leaves_no_traceback() -> None:
     os.close(writer)
     assert ended.returncode == -signal.SIGPIPE
     assert ended.stderr == b""
+
+
+def test_a_log_that_nobody_reads_stops_neither_the_services_nor_the_end(start: Start, tmp_path: Path) -> None:
+    """etcd #22214: reads hung while the log pipe was full."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / "storage.does").write_text("talk")
+    reader, writer = os.pipe()
+    node = start(stderr=writer)
+    os.close(writer)
+    deadline = time.monotonic() + SECONDS_MAX
+    while not (tmp_path / "data" / "storage.talked").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    node.process.terminate()
+    assert node.process.wait(SECONDS_MAX) == -signal.SIGTERM
+    with os.fdopen(reader) as log:
+        first = json.loads(log.readline())
+    assert first["msg"] == "starting"
 
 
 def test_init_system_is_told_when_clients_are_served(start: Start, tmp_path: Path) -> None:
