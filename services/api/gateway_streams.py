@@ -94,8 +94,11 @@ class StreamAnswer:
                 feeding = tasks.create_task(self._feed(stream, route.descriptor.client_streaming))
                 await self._write(stream)
                 feeding.cancel()
-        except* Disconnected as gone:
-            raise Disconnected from gone
+        except BaseExceptionGroup as failed:
+            gone, others = failed.split(Disconnected)
+            if gone is None or others is not None:
+                raise
+            raise Disconnected from failed
         finally:
             if self._end is None:
                 stream.cancel()

@@ -22,7 +22,7 @@ Rejected: a rolling checksum over everything (etcd's), as records could not be v
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -56,6 +56,7 @@ RECORD_BYTES: Final = _RECORD.size
 STATE_BYTES: Final = RECORD_BYTES + (_STATE.size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 Readable = bytes | mmap.mmap
+PIECE_BYTES: Final = 1024 * 1024  # of a segment that are searched at once
 
 
 class DamagedLog(Exception):  # noqa: N818 - it states a condition of the disk
@@ -279,8 +280,7 @@ def _classify_tail(file: str, data: Readable, nonce: int, scan: Scan) -> Tail:
     """Whether what follows the last whole batch was ever acknowledged."""
     needle = _NONCE.pack(nonce)
     tail = Tail.TORN if data[scan.end : scan.end + len(needle)] == needle else Tail.CLEAN
-    position = scan.end
-    while (position := data.find(needle, position)) >= 0:
+    for position in _occurrences(data, needle, scan.end):
         record = read_record(data, position, nonce)
         if record is not None:
             if record.batch > scan.batch + 1:
@@ -289,10 +289,21 @@ def _classify_tail(file: str, data: Readable, nonce: int, scan: Scan) -> Tail:
                 )
             if record.batch == scan.batch + 1:
                 tail = Tail.TORN
-        position += 1
     if has_rotted(data, scan.end, nonce, scan.batch + 1):
         raise DamagedLog(file, scan.end, f"one bit of batch {scan.batch + 1} has flipped")
     return tail
+
+
+def _occurrences(data: Readable, needle: bytes, start: int) -> Iterator[int]:
+    """Where `needle` begins at or behind `start`.
+
+    Searched in copies: before Python 3.11.4 `mmap.find` may read the octet behind the mapping (CPython gh-105235).
+    """
+    for begin in range(start, len(data), PIECE_BYTES):
+        piece = bytes(data[begin : begin + PIECE_BYTES + len(needle) - 1])
+        position = -1
+        while (position := piece.find(needle, position + 1)) >= 0:
+            yield begin + position
 
 
 def has_rotted(data: Readable, offset: int, nonce: int, batch: int) -> bool:

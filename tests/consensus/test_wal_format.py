@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quorate.consensus import wal_format
 from quorate.consensus.raft.messages import Entry, HardState
 from quorate.consensus.wal_format import (
     HEADER_BYTES,
@@ -156,3 +158,16 @@ def test_a_segment_header_is_read_back() -> None:
 def test_a_segment_without_a_header_is_refused(data: bytes) -> None:
     with pytest.raises(DamagedLog, match="the segment header is unreadable in f at offset 0"):
         SegmentHeader.unpack("f", data)
+
+
+def test_what_a_tail_is_searched_for_is_found_across_the_pieces_it_is_searched_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not by `mmap.find`, which may read behind the mapping before Python 3.11.4 (CPython gh-105235)."""
+    dice = Random(7)
+    data = bytes(dice.choice(b"ab") for _ in range(2000))
+    for size in (3, 7, 64, 4096):
+        monkeypatch.setattr(wal_format, "PIECE_BYTES", size)
+        for start in (0, 5, 1999, 2000):
+            expected = [place for place in range(start, len(data)) if data[place : place + 3] == b"aba"]
+            assert list(wal_format._occurrences(data, b"aba", start)) == expected
