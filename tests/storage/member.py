@@ -73,6 +73,13 @@ class Member:
         (result,) = self._apply_entry(len(self.log) - 1)
         return _response(op, result)
 
+    def apply_all(self, commands: list[bytes], worker: int = 0) -> list[bytes]:
+        """Apply packed commands as one entry, of a worker of the api or of storage itself: the bodies of the answers,
+        none for a refusal."""
+        origin = Origin(MEMBER_ID, ORIGIN.incarnation, worker)
+        self.log.append(pack_chunk(origin, len(self.log), commands))
+        return [result[5:] if not result[0] else b"" for result in self._apply_entry(len(self.log) - 1)]
+
     def ask(self, op: int, request: Any) -> Any:
         self.applier.now = self.now
         body = request if isinstance(request, bytes) else request.SerializeToString()
