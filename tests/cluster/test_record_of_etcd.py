@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
-from bench.servers import Cluster
+from bench import servers
+from bench.servers import Cluster, Node
 from quorate.proto import rpc_pb2
+from quorate.wire import errors
+from tests.cluster.guarded import Guarded, Refused, guarded_cluster
 from tests.cluster.watching import history
 from tests.cluster.writing import put
-from tests.support.cluster import quorate_cluster, restart_service
+from tests.support.cluster import paused, quorate_cluster, restart_service, wait_until
 from tests.support.rpc import Caller, calling
 
 BACKLOG = 2000  # revisions
 BEYOND = 20
+LEASE_TTL_S = 600
+RENEWAL_S = 2.0  # several elections long
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +124,56 @@ def test_members_agree_when_users_are_switched_on_between_writes() -> None:
             with calling(node.endpoint) as caller:
                 hashes.add(caller.unary("Maintenance/HashKV", rpc_pb2.HashKVRequest(revision=last)).hash)
         assert len(hashes) == 1
+
+
+def renewed(node: Node, lease: int) -> bool:
+    with calling(node.endpoint) as caller:
+        request = rpc_pb2.LeaseKeepAliveRequest(ID=lease)
+        call = caller.stream("Lease/LeaseKeepAlive", [request], timeout_s=RENEWAL_S)
+        try:
+            return bool(next(call).TTL == LEASE_TTL_S)
+        except grpc.RpcError:
+            return False
+        finally:
+            call.cancel()
+
+
+def test_a_leader_that_hears_from_nobody_renews_no_lease() -> None:
+    """etcd #15247: one that was stuck renewed by itself, and the lease ended at its successor."""
+    with quorate_cluster(3) as three:
+        leader = three.leader()
+        others = [node for node in three.nodes if node is not leader]
+        with calling(leader.endpoint) as caller:
+            lease = caller.unary("Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=LEASE_TTL_S)).ID
+        assert renewed(leader, lease)
+        with paused(others[0]), paused(others[1]):
+            assert not renewed(leader, lease)
+        wait_until(lambda: renewed(leader, lease), "the lease is renewed with the others")
+
+
+def promoted(guarded: Guarded, node: Node, number: int) -> bool:
+    try:
+        guarded.call("grpc", node, "root", "Cluster/MemberPromote", rpc_pb2.MemberPromoteRequest(ID=number))
+    except Refused as refused:
+        if refused.text == errors.LEARNER_NOT_READY.text:
+            return False
+        raise
+    return True
+
+
+def test_a_learner_is_promoted_by_way_of_a_follower_with_users_switched_on() -> None:
+    """etcd #20757: the follower passed the request on without saying whose it was, and the leader refused nobody."""
+    with guarded_cluster(3) as guarded:
+        follower = guarded.follower()
+        node = servers.newcomer(guarded.cluster, "learner")
+        request = rpc_pb2.MemberAddRequest(peerURLs=[node.peer_url], isLearner=True)
+        answer = guarded.call("grpc", follower, "root", "Cluster/MemberAdd", request)
+        number = rpc_pb2.MemberAddResponse.FromString(answer).member.ID
+        guarded.cluster.nodes.append(node)
+        node.start()
+        with pytest.raises(Refused, match=errors.PERMISSION_DENIED.text):
+            guarded.call("grpc", follower, "alice", "Cluster/MemberPromote", rpc_pb2.MemberPromoteRequest(ID=number))
+        wait_until(lambda: promoted(guarded, follower, number), "the learner is promoted")
+        answer = guarded.call("grpc", follower, "root", "Cluster/MemberList", rpc_pb2.MemberListRequest())
+        members = rpc_pb2.MemberListResponse.FromString(answer).members
+        assert {member.ID: member.isLearner for member in members}[number] is False

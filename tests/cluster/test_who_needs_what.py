@@ -83,6 +83,8 @@ def txn(
 
 PUT_A: Final = rpc_pb2.PutRequest(key=b"a", value=b"1")
 PUT_Z: Final = rpc_pb2.PutRequest(key=b"z", value=b"1")
+ON_ALICES_LEASE: Final = rpc_pb2.PutRequest(key=b"a/l", lease=ALICES_LEASE)
+ON_ROOTS_LEASE: Final = rpc_pb2.PutRequest(key=b"a/l", lease=ROOTS_LEASE)
 DELETE_A: Final = rpc_pb2.DeleteRangeRequest(key=b"a/gone", range_end=b"a/h")
 KEYS: Final = (
     Line("range of a key", "KV/Range", ranged(b"a"), READERS),
@@ -95,8 +97,8 @@ KEYS: Final = (
     Line("put", "KV/Put", PUT_A, WRITERS),
     Line("put of another key", "KV/Put", PUT_Z, ROOT),
     Line("put that shows what was", "KV/Put", rpc_pb2.PutRequest(key=b"a", prev_kv=True), BOTH),
-    Line("put on a lease of one's own", "KV/Put", rpc_pb2.PutRequest(key=b"a/l", lease=ALICES_LEASE), WRITERS),
-    Line("put on a lease with another's key", "KV/Put", rpc_pb2.PutRequest(key=b"a/l", lease=ROOTS_LEASE), ROOT, ROOT),
+    Line("put on a lease of one's own", "KV/Put", ON_ALICES_LEASE, WRITERS),
+    Line("put on a lease with another's key", "KV/Put", ON_ROOTS_LEASE, ROOT, ROOT),
     Line("deletion", "KV/DeleteRange", DELETE_A, WRITERS),
     Line("deletion that shows what was", "KV/DeleteRange", rpc_pb2.DeleteRangeRequest(key=b"a/x", prev_kv=True), BOTH),
     Line("deletion beyond", "KV/DeleteRange", rpc_pb2.DeleteRangeRequest(key=b"a/x", range_end=b"\0"), ROOT, ROOT),
@@ -109,6 +111,10 @@ KEYS: Final = (
     Line("txn with a put inside", "KV/Txn", txn(b"a", txn(b"a", PUT_Z)), ROOT),
     Line("txn with a read inside", "KV/Txn", txn(b"a", ranged(b"a"), txn(b"a", ranged(b"a"), ranged(b"z"))), ROOT),
     Line("txn with a compare inside", "KV/Txn", txn(b"a", txn(b"z", ranged(b"a"))), ROOT),
+    Line("txn that shows what was", "KV/Txn", txn(success=rpc_pb2.PutRequest(key=b"a", prev_kv=True)), BOTH),
+    Line("txn on a lease of one's own", "KV/Txn", txn(success=ON_ALICES_LEASE), WRITERS),
+    Line("txn on a lease with another's key", "KV/Txn", txn(success=ON_ROOTS_LEASE), ROOT, ROOT),
+    Line("txn within on such a lease", "KV/Txn", txn(success=txn(success=ON_ROOTS_LEASE)), ROOT, ROOT),
     Line("compaction", "KV/Compact", rpc_pb2.CompactionRequest(), ROOT),
 )
 LEASES: Final = (
