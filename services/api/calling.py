@@ -76,20 +76,26 @@ class Failed(Exception):  # noqa: N818 - it names the outcome of a call
         self.message = message
 
 
-async def call(
-    calls: UnaryCalls, method: str, body: bytes, metadata: Metadata, deadline_s: float | None = None
-) -> bytes:
-    """The response of a unary call; raises Failed. A cancelled caller cancels the call."""
+def awaited() -> tuple[asyncio.Future[bytes], Done]:
+    """A response to wait for, and the `done` that brings it; the future raises Failed, and may be cancelled."""
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def done(code: int, message: str, response: bytes) -> None:
         if answer.done():
             return
-        if code == 0:
-            answer.set_result(response)
-        else:
+        if code:
             answer.set_exception(Failed(code, message))
+        else:
+            answer.set_result(response)
 
+    return answer, done
+
+
+async def call(
+    calls: UnaryCalls, method: str, body: bytes, metadata: Metadata, deadline_s: float | None = None
+) -> bytes:
+    """The response of a unary call; raises Failed. A cancelled caller cancels the call."""
+    answer, done = awaited()
     cancel = calls.unary(method, body, metadata, done, deadline_s)
     try:
         return await answer

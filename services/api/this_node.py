@@ -8,7 +8,7 @@ from itertools import count
 from struct import Struct
 from typing import Final
 
-from quorate.api.calling import Failed
+from quorate.api.calling import Failed, awaited
 from quorate.api.calls import NODE_CONTEXT, Calls
 from quorate.api.fellows import Fellows
 from quorate.api.ring import Done, Ring
@@ -96,16 +96,7 @@ class ThisNode:
 
     async def _asked(self, start: Callable[[Done], object]) -> bytes:
         """The answer to one question to the ring; raises Failed."""
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        def done(code: int, message: str, body: bytes) -> None:
-            if answer.done():
-                return
-            if code:
-                answer.set_exception(Failed(code, message))
-            else:
-                answer.set_result(body)
-
+        answer, done = awaited()
         try:
             start(done)
         except CallFailed as failed:

@@ -4,8 +4,8 @@ import click
 
 from quorate.client import methods
 from quorate.client.aio import AsyncClient
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import bad_arguments
-from quorate.ctl.flags import Group, command
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc
 

@@ -5,8 +5,8 @@ import click
 from quorate.client import errors, methods
 from quorate.client.aio import AsyncClient
 from quorate.client.errors import EtcdError
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import bad_arguments
-from quorate.ctl.flags import Group, command
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc
 

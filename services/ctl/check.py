@@ -14,8 +14,9 @@ import click
 from quorate.client import methods
 from quorate.client.aio import AsyncClient
 from quorate.ctl import go_text
+from quorate.ctl.commands import PROGRAM, Group, command
 from quorate.ctl.failures import BAD_FEATURE, ERROR, INVALID_INPUT, Failure
-from quorate.ctl.flags import PROGRAM, Group, Switch, command, text
+from quorate.ctl.flags import Switch, text
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc

@@ -4,7 +4,7 @@ from typing import Final
 
 import click
 
-from quorate.ctl.flags import PROGRAM, Group, command
+from quorate.ctl.commands import PROGRAM, Group, command
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
 

@@ -12,8 +12,9 @@ from quorate.client import methods
 from quorate.client.aio import AsyncClient
 from quorate.client.errors import EtcdError
 from quorate.ctl import go_text
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import ERROR, Failure
-from quorate.ctl.flags import Group, Switch, command, number
+from quorate.ctl.flags import Switch, number
 from quorate.ctl.printers import EndpointHash, EndpointHealth, EndpointStatus
 from quorate.ctl.settings import Settings, complete, signed_in
 from quorate.proto import rpc_pb2 as rpc

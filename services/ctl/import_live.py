@@ -10,7 +10,7 @@ import secrets
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from quorate.client import methods
 from quorate.client.errors import CompactedError
@@ -18,7 +18,6 @@ from quorate.client.ranges import FROM_KEY
 from quorate.ctl import import_mark, import_progress, import_users
 from quorate.ctl.backup import say
 from quorate.ctl.failures import Failure
-from quorate.ctl.import_command import OPERATIONS_MAX
 from quorate.ctl.import_keys import EVERY_KEY, Keys
 from quorate.ctl.import_leases import Leases
 from quorate.ctl.import_mark import Destination, Mark, Phase, Side, anew
@@ -30,13 +29,13 @@ from quorate.proto import rpc_pb2 as rpc
 class Wishes:
     """What the flags say besides where."""
 
-    follow: bool = False
-    overwrite: bool = False
-    users: bool = True
-    passwords: Mapping[str, str | None] = field(default_factory=dict)
-    ask_passwords: bool = False
-    keep_remaining: bool = False
-    operations_max: int = OPERATIONS_MAX
+    follow: bool
+    overwrite: bool
+    users: bool
+    passwords: Mapping[str, str | None]
+    ask_passwords: bool
+    keep_remaining: bool
+    operations_max: int
 
 
 class Import:

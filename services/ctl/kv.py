@@ -8,8 +8,9 @@ from typing import Final
 from quorate.client import methods
 from quorate.client.ranges import FROM_KEY, prefix_range
 from quorate.ctl import go_text
+from quorate.ctl.commands import command
 from quorate.ctl.failures import BAD_ARGUMENTS, BAD_FEATURE, Failure, bad_arguments
-from quorate.ctl.flags import Switch, command, number, text
+from quorate.ctl.flags import Switch, number, text
 from quorate.ctl.print_simple import Simple
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc

@@ -12,8 +12,9 @@ from quorate.client.aio import AsyncClient
 from quorate.client.errors import EtcdError, LeaseExpiredError
 from quorate.client.lease import KeepAlive
 from quorate.ctl import go_text
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import BAD_CONNECTION, Failure, bad_arguments
-from quorate.ctl.flags import Group, Switch, command
+from quorate.ctl.flags import Switch
 from quorate.ctl.printers import Printer, line
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc

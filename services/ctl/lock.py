@@ -13,8 +13,9 @@ from quorate.client.aio import AsyncClient
 from quorate.client.lease import AsyncLease
 from quorate.client.lock import AsyncLock
 from quorate.client.waiters import Hold
+from quorate.ctl.commands import command
 from quorate.ctl.failures import ERROR, Failure, bad_arguments
-from quorate.ctl.flags import Switch, command, number
+from quorate.ctl.flags import Switch, number
 from quorate.ctl.printers import Printer
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc

@@ -10,9 +10,10 @@ import click
 from quorate.client import methods
 from quorate.client.errors import EtcdError
 from quorate.ctl import go_text
+from quorate.ctl.commands import Group, command
 from quorate.ctl.endpoint import CLUSTER, endpoints_of
 from quorate.ctl.failures import ERROR, Failure, bad_arguments
-from quorate.ctl.flags import Group, Switch, command
+from quorate.ctl.flags import Switch
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings, complete, signed_in
 from quorate.proto import rpc_pb2 as rpc

@@ -10,8 +10,9 @@ from quorate.client import methods
 from quorate.client.aio import AsyncClient
 from quorate.client.methods import Method
 from quorate.ctl import go_text
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import ERROR, Failure, bad_arguments
-from quorate.ctl.flags import Group, Switch, command, text
+from quorate.ctl.flags import Switch, text
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc

@@ -10,8 +10,9 @@ from typing import Final
 from quorate.client.aio import AsyncClient
 from quorate.client.ranges import FROM_KEY, prefix_range
 from quorate.client.txn import Txn, delete, put
+from quorate.ctl.commands import command
 from quorate.ctl.failures import bad_arguments
-from quorate.ctl.flags import Switch, command, number, text
+from quorate.ctl.flags import Switch, number, text
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings, complete, signed_in
 from quorate.proto.kv_pb2 import Event

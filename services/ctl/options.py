@@ -2,7 +2,8 @@
 
 import click
 
-from quorate.ctl.flags import GLOBAL, command
+from quorate.ctl.commands import command
+from quorate.ctl.flags import GLOBAL
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
 

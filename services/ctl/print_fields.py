@@ -71,15 +71,7 @@ class Fields(Printer):
         self._header(answer.header)
         _field("Succeeded", _boolean(answer.succeeded))
         for response in answer.responses:
-            match response.WhichOneof("response"):
-                case "response_put":
-                    self.put(response.response_put)
-                case "response_range":
-                    self.get(response.response_range)
-                case "response_delete_range":
-                    self.delete(response.response_delete_range)
-                case "response_txn":
-                    self.txn(response.response_txn)
+            self.operation(response)
 
     def watch(self, response: rpc.WatchResponse) -> None:
         self._header(response.header)

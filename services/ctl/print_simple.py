@@ -47,15 +47,7 @@ class Simple(Printer):
         line("SUCCESS" if answer.succeeded else "FAILURE")
         for response in answer.responses:
             line("")
-            match response.WhichOneof("response"):
-                case "response_put":
-                    self.put(response.response_put)
-                case "response_range":
-                    self.get(response.response_range)
-                case "response_delete_range":
-                    self.delete(response.response_delete_range)
-                case "response_txn":
-                    self.txn(response.response_txn)
+            self.operation(response)
 
     def watch(self, response: rpc.WatchResponse) -> None:
         if not response.events:

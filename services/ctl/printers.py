@@ -79,6 +79,18 @@ class Printer:
         """Of a transaction."""
         self.answer(answer)
 
+    def operation(self, response: rpc.ResponseOp) -> None:
+        """Of one operation in a transaction: as if it had been called alone."""
+        match response.WhichOneof("response"):
+            case "response_put":
+                self.put(response.response_put)
+            case "response_range":
+                self.get(response.response_range)
+            case "response_delete_range":
+                self.delete(response.response_delete_range)
+            case "response_txn":
+                self.txn(response.response_txn)
+
     def watch(self, response: rpc.WatchResponse) -> None:
         """Events of a watcher."""
         self.answer(response)
@@ -163,28 +175,3 @@ class Protobuf(Printer):
 
     def answer(self, message: Message) -> None:
         emit(message.SerializeToString())
-
-
-def choose(name: str, hex_wanted: bool) -> Printer:
-    """The printer of a format; Failure for a name that is none."""
-    match name:
-        case "simple":
-            from quorate.ctl.print_simple import Simple
-
-            return Simple(hex_wanted)
-        case "json":
-            from quorate.ctl.print_json import Json
-
-            return Json(hex_wanted)
-        case "fields":
-            from quorate.ctl.print_fields import Fields
-
-            return Fields(hex_wanted)
-        case "table":
-            from quorate.ctl.print_table import Table
-
-            return Table()
-        case "protobuf":
-            return Protobuf()
-        case _:
-            raise Failure("unsupported output format", BAD_FEATURE)

@@ -10,8 +10,8 @@ from typing import Final
 import click
 
 from quorate.ctl import failures
+from quorate.ctl.commands import PROGRAM, LazyGroup
 from quorate.ctl.failures import Failure
-from quorate.ctl.flags import PROGRAM, LazyGroup
 
 COMMANDS: Final = {
     "alarm": ("quorate.ctl.alarm:alarm", "Alarm related commands"),

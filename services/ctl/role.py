@@ -6,8 +6,9 @@ import click
 
 from quorate.client import methods
 from quorate.client.ranges import FROM_KEY, prefix_range
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import bad_arguments
-from quorate.ctl.flags import Group, Switch, command
+from quorate.ctl.flags import Switch
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc
 from quorate.proto.auth_pb2 import Permission

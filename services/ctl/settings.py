@@ -88,7 +88,7 @@ class Settings:
 
     def printer(self) -> Printer:
         """What writes the answers in the wanted format."""
-        from quorate.ctl.printers import choose
+        from quorate.ctl.formats import choose
 
         return choose(self.write_out, self.hex)
 

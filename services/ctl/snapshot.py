@@ -11,8 +11,8 @@ import grpc
 from quorate.client import methods
 from quorate.client.aio import AsyncClient
 from quorate.client.connection import translated
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import INTERRUPTED, Failure, bad_arguments
-from quorate.ctl.flags import Group, command
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc

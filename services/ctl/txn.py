@@ -9,8 +9,9 @@ import click
 
 from quorate.client import methods
 from quorate.ctl import go_text, kv
+from quorate.ctl.commands import command
 from quorate.ctl.failures import INVALID_INPUT, Failure, bad_arguments
-from quorate.ctl.flags import Switch, command
+from quorate.ctl.flags import Switch
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
 from quorate.proto import rpc_pb2 as rpc

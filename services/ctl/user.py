@@ -7,8 +7,9 @@ import click
 
 from quorate.client import methods
 from quorate.client.aio import AsyncClient
+from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import Failure, bad_arguments
-from quorate.ctl.flags import Group, Switch, command, text
+from quorate.ctl.flags import Switch, text
 from quorate.ctl.print_simple import Simple
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings, ask_password

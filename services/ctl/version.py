@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import Final
 
-from quorate.ctl.flags import PROGRAM, command
+from quorate.ctl.commands import PROGRAM, command
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings
 

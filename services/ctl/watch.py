@@ -13,8 +13,9 @@ from quorate.client.errors import CompactedError, EtcdError
 from quorate.client.ranges import prefix_range
 from quorate.client.watching import AsyncWatch
 from quorate.ctl import go_text
+from quorate.ctl.commands import command
 from quorate.ctl.failures import ERROR, INTERRUPTED, INVALID_INPUT, Failure, bad_arguments
-from quorate.ctl.flags import Switch, command, number
+from quorate.ctl.flags import Switch, number
 from quorate.ctl.printers import Printer
 from quorate.ctl.settings import Settings
 from quorate.proto.kv_pb2 import Event

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message_factory import GetMessageClass
 
 from quorate.api import faults
-from quorate.api.calling import Cancel, Done, Failed
+from quorate.api.calling import Cancel, Done, Failed, awaited
 from quorate.api.calls import Context, Route, Unary
 from quorate.api.passwords import Passwords
 from quorate.api.ring import Lane, Ring
@@ -147,16 +147,7 @@ class Auth:
         return base64.b64encode(await self._passwords.hash(password)).decode()
 
     async def _ask(self, lane: Lane, op: Op, body: bytes, expires_at: float | None, identity: bytes = b"") -> bytes:
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        def done(code: int, message: str, response: bytes) -> None:
-            if answer.done():
-                return
-            if code:
-                answer.set_exception(Failed(code, message))
-            else:
-                answer.set_result(response)
-
+        answer, done = awaited()
         self._ring.add(lane, op, body, done, expires_at, identity)
         return await answer
 

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from quorate.api import faults
 from quorate.api.callers import Callers
-from quorate.api.calling import Cancel, Done, Failed
+from quorate.api.calling import Cancel, Done, Failed, awaited
 from quorate.api.calls import Context, Route
 from quorate.api.feed import Compacted, Feed
 from quorate.api.ring import Lane, Ring
@@ -110,8 +110,7 @@ class Keys:
 
     async def _asked(self, start: Callable[[Done], None]) -> bytes:
         """The answer to one call, started when it is known again whose it is; raises Failed."""
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        done = partial(_settle, answer)
+        answer, done = awaited()
 
         def identified(code: int, message: str) -> None:
             if code:
@@ -292,15 +291,6 @@ async def _undo(taking: asyncio.Task[TxnResponse], place: Place) -> None:
 async def _given_back(place: Place) -> None:
     with contextlib.suppress(Failed):  # then the lease ends it
         await place.give_back()
-
-
-def _settle(answer: asyncio.Future[bytes], code: int, message: str, response: bytes) -> None:
-    if answer.done():
-        return
-    if code:
-        answer.set_exception(Failed(code, message))
-    else:
-        answer.set_result(response)
 
 
 def _report_fault(task: asyncio.Task[None]) -> None:
