@@ -5,7 +5,9 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE supervisord.conf ./
 COPY services services
 RUN pip install --no-cache-dir --disable-pip-version-check . \
-    && useradd --system --uid 2379 --user-group --home-dir /var/lib/quorate --create-home quorate \
+    && groupadd --system --gid 2379 quorate \
+    && useradd --system --uid 2379 --gid quorate --home-dir /var/lib/quorate --no-create-home quorate \
+    && install --directory --mode 0700 --owner quorate --group quorate /var/lib/quorate \
     && rm -rf /src/*
 
 USER quorate

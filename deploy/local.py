@@ -1,4 +1,4 @@
-"""Nodes on this machine, in the background: `python deploy/local.py run|cluster|down|status`.
+"""Nodes on this machine, in the background: `python deploy/local.py run|cluster|down`.
 
 `run` starts one node on etcd's default ports with its data in default.etcd, where `supervisorctl -c supervisord.conf`
 finds it; `cluster` three with the ports of etcd's own Procfile and their data below run/. `down` stops them all.

@@ -73,7 +73,7 @@ def test_the_compose_files_give_settings_that_make_sense(node: str) -> None:
     expected = {"http": plain["services"][node]["environment"]}
     expected["https"] = expected["http"] | tls["services"][node]["environment"]
     for scheme, environment in expected.items():
-        given = {name: re.sub(r"\$\{\w+:-(\d+)\}", r"\1", value) for name, value in environment.items()}
+        given = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for name, value in environment.items()}
         config = settings.gather(parse_arguments([]), given).config()
         validation.check(config)
         urls = [*config.listen_client_urls, *config.listen_peer_urls, *config.advertise_client_urls]

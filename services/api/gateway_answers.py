@@ -14,6 +14,11 @@ from quorate.wire.errors import Code, http_status
 PIECES_FROM_BYTES: Final = 256 * 1024  # of a response in its binary form; below it writing takes a few milliseconds
 JSON: Final[Header] = (b"content-type", b"application/json")
 JSON_HEADERS: Final[tuple[Header, ...]] = (JSON, (b"grpc-metadata-content-type", b"application/grpc"))
+FAILURE: Final = (  # for the OpenAPI document
+    "Failure. The status follows the gRPC code in `code`: 400 for a wrong request, a condition that is not met or a "
+    "revision that is not there, 401 without a good token, 403 without a right, 404 and 409 for what is missing or "
+    "exists, 429 when there is no room, 503 without a leader or while the member stops, 504 when time was up."
+)
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 

@@ -6,7 +6,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 
@@ -30,7 +30,10 @@ def router(node: NodeView, metrics: Metrics) -> APIRouter:
     @pages.get(
         "/health",
         summary="Whether this member serves clients",
-        responses={200: _text('{"health":"true","reason":""}'), 503: _text('{"health":"false","reason":"..."}')},
+        responses={
+            200: _text('{"health":"true","reason":""}', "It does."),
+            503: _text('{"health":"false","reason":"..."}', "It does not."),
+        },
     )
     async def health(
         exclude: Annotated[list[str], Query(description="Alarms to leave out: NOSPACE, CORRUPT.")] = [],  # noqa: B006 - FastAPI copies it
@@ -42,13 +45,17 @@ def router(node: NodeView, metrics: Metrics) -> APIRouter:
             return PlainTextResponse(f'{{"health":"false","reason":"{reason}"}}\n', 503, _NO_SNIFF)
         return PlainTextResponse('{"health":"true","reason":""}')
 
-    _add_family(pages, "/livez", "Whether this member has to be restarted", checks.live, metrics)
-    _add_family(pages, "/readyz", "Whether this member should be sent requests", checks.ready, metrics)
+    _add_family(pages, "/livez", "Whether this member is alive; 503 is a reason to restart it", checks.live, metrics)
+    _add_family(pages, "/readyz", "Whether this member is ready to be sent requests", checks.ready, metrics)
     return pages
 
 
-def _text(example: str) -> dict[str, object]:
-    return {"content": {"text/plain": {"example": example}}, "description": "Plain text."}
+def _text(example: str, description: str) -> dict[str, object]:
+    return {"content": {"text/plain": {"example": example}}, "description": description}
+
+
+PASSED: Final = _text("ok\n", "All checks passed.")
+FAILED: Final = _text("[-]name failed: reason\n", "A line for each check, and why it failed.")
 
 
 async def why_unhealthy(node: NodeView, exclude: frozenset[str], serializable: bool) -> str:
@@ -116,7 +123,7 @@ class Checks:
 def _add_family(pages: APIRouter, path: str, summary: str, checks: Mapping[str, Check], metrics: Metrics) -> None:
     kind = path[1:]
 
-    @pages.get(path, summary=summary, responses={200: _text("ok\n"), 503: _text("[-]name failed: reason\n")})
+    @pages.get(path, summary=summary, responses={200: PASSED, 503: FAILED})
     async def all_checks(
         exclude: Annotated[list[str], Query(description=f"Checks to leave out: {', '.join(checks)}.")] = [],  # noqa: B006 - FastAPI copies it
         verbose: Annotated[str | None, Query(description="Show each check.")] = None,
@@ -126,13 +133,15 @@ def _add_family(pages: APIRouter, path: str, summary: str, checks: Mapping[str, 
         return await _run(kind, chosen, left_out, verbose is not None, metrics)
 
     one: dict[int | str, dict[str, Any]] = {
-        200: _text("ok\n"),
-        404: {**_text("404 page not found\n"), "description": "There is no check of that name"},
-        503: _text("[-]name failed: reason\n"),
+        200: PASSED,
+        404: _text("404 page not found\n", "There is no check of that name."),
+        503: FAILED,
     }
 
     @pages.get(path + "/{check}", summary=f"One check of {path}", responses=one)
-    async def one_check(check: str, verbose: str | None = None) -> PlainTextResponse:
+    async def one_check(
+        check: Annotated[str, Path(description=f"One of {', '.join(checks)}.")], verbose: str | None = None
+    ) -> PlainTextResponse:
         if check not in checks:
             raise HTTPException(404)
         return await _run(kind, {check: checks[check]}, [], verbose is not None, metrics)

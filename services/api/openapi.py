@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 
+from quorate.api.gateway_answers import FAILURE
 from quorate.api.openapi_examples import REQUESTS, RESPONSES
 from quorate.api.routes import ROUTES, Route
 
@@ -16,7 +17,8 @@ DESCRIPTIONS: Final[dict[str, str]] = json.loads(
     resources.files("quorate.proto").joinpath("descriptions.json").read_text(encoding="utf-8")
 )
 INTRODUCTION: Final = """
-Every call of etcd's v3 API as a POST of JSON, in the form of etcd's own gateway.
+Every call of etcd's v3 API as a POST of JSON below `/v3/`, in the form of etcd's own gateway. Below
+`/v1/keys` keys and values are text. What follows is about `/v3/`.
 
 * **Bytes are base64.** `"Zm9v"` is the key `foo`: `printf foo | base64`. Standard and URL-safe base64 are read, padding
   may be missing; answers are standard base64 with padding.
@@ -24,9 +26,11 @@ Every call of etcd's v3 API as a POST of JSON, in the form of etcd's own gateway
 * Fields that are zero, empty or false are left out of answers.
 * A range is `key` and `range_end`; see `range_end` of a range request for prefixes.
 * Unknown fields are ignored. `/v3beta/` works in place of `/v3/`.
-* With authentication on, send the token of `/v3/auth/authenticate` as the `Authorization` header.
+* With authentication on, send (to `/v1/` too) the token of `/v3/auth/authenticate` as the `Authorization` header.
 * `Grpc-Timeout: 5S` limits the time of a call (H, M, S, m, u, n), `Grpc-Metadata-<name>` sets gRPC metadata.
 """
+
+SECURITY: Final[list[Schema]] = [{}, {"token": []}]  # a token where authentication is on
 
 _ERROR_REF: Final = {"$ref": "#/components/schemas/Error"}
 _ERROR: Final[Schema] = {
@@ -90,9 +94,9 @@ def _operation(route: Route) -> Schema:
                 "description": "One line for each response." if route.descriptor.server_streaming else "Success.",
                 "content": {"application/json": _response(route)},
             },
-            "default": {"description": "Failure.", "content": {"application/json": {"schema": _ERROR_REF}}},
+            "default": {"description": FAILURE, "content": {"application/json": {"schema": _ERROR_REF}}},
         },
-        "security": [{}, {"token": []}],
+        "security": SECURITY,
     }
 
 

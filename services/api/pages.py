@@ -107,7 +107,10 @@ class _Document:
             routes=pages.routes,
             tags=[*(openapi.tags() if self._gateway else []), *TAGS],
         )
-        _drop_fastapis_errors(document)
+        _without_fastapis_words(document)
+        for path, item in document["paths"].items():
+            for operation in item.values() if path.startswith("/v1/") else ():
+                operation["security"] = openapi.SECURITY
         components = document.setdefault("components", {})
         components["securitySchemes"] = {"token": {"type": "apiKey", "in": "header", "name": "Authorization"}}
         if self._gateway:
@@ -116,11 +119,13 @@ class _Document:
         return document
 
 
-def _drop_fastapis_errors(document: dict[str, Any]) -> None:
+def _without_fastapis_words(document: dict[str, Any]) -> None:
     """A bad parameter is answered as every other error, so FastAPI's own form of it never is."""
     for item in document["paths"].values():
         for operation in item.values():
             operation["responses"].pop("422", None)
+            if (good := operation["responses"].get("200", {})).get("description") == "Successful Response":
+                good["description"] = "Success."
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
 

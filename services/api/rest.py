@@ -14,7 +14,8 @@ from quorate.api import rest_models
 from quorate.api.asgi import read_body
 from quorate.api.calling import Calls, Failed, call
 from quorate.api.gateway import metadata_of
-from quorate.api.rest_keys import Cursor, key_of, prefix_end, text_of
+from quorate.api.gateway_answers import FAILURE
+from quorate.api.rest_keys import Cursor, KeyOfPath, prefix_end, text_of
 from quorate.api.rest_models import Deleted, Error, Page, Pair, Stored
 from quorate.proto import rpc_pb2
 from quorate.wire.errors import Code
@@ -33,7 +34,7 @@ Serializable = Annotated[bool, Query(description="Answer from this member's own,
 Prefix = Annotated[str, Query(description="Only keys that begin so.")]
 
 _FAILURES: Final[dict[int | str, dict[str, object]]] = {
-    "default": {"model": Error, "description": "Failure."},
+    "default": {"model": Error, "description": FAILURE},
 }
 _ABSENT: Final[dict[int | str, dict[str, object]]] = {404: {"model": Error, "description": "No such key."}}
 _CONFLICT: Final[dict[int | str, dict[str, object]]] = {
@@ -83,11 +84,11 @@ def _add_reading(pages: APIRouter, keys: "Keys") -> None:
     )
     async def read_key(
         request: Request,
+        key: KeyOfPath,
         revision: Revision = 0,
         serializable: Serializable = False,
         raw: Annotated[bool, Query(description="Answer with the bytes of the value alone.")] = False,
     ) -> Response:
-        key = key_of(request)
         found = await keys.range(request, rpc_pb2.RangeRequest(key=key, revision=revision, serializable=serializable))
         if not found.kvs:
             raise Failed(Code.NOT_FOUND, f"no key {text_of(key)}")
@@ -107,12 +108,13 @@ def _add_writing(pages: APIRouter, keys: "Keys", value_bytes_max: int) -> None:
     )
     async def store_key(
         request: Request,
+        key: KeyOfPath,
         if_match: IfMatch = None,
         if_none_match: IfNoneMatch = None,
         lease: Annotated[str, Query(pattern="^[0-9a-fA-F]{1,16}$", description="Lease, hexadecimal.")] = "0",
     ) -> Response:
         value = await read_body(request.receive, value_bytes_max)
-        put = rpc_pb2.PutRequest(key=key_of(request), value=value, lease=_signed(int(lease, 16)), prev_kv=True)
+        put = rpc_pb2.PutRequest(key=key, value=value, lease=_signed(int(lease, 16)), prev_kv=True)
         conditions = _conditions(put.key, if_match, if_none_match)
         if conditions:
             answer = await keys.guarded(request, conditions, rpc_pb2.RequestOp(request_put=put))
@@ -124,8 +126,8 @@ def _add_writing(pages: APIRouter, keys: "Keys", value_bytes_max: int) -> None:
         return JSONResponse(body.model_dump(), 201 if body.created else 200, {"ETag": f'"{revision}"'})
 
     @pages.delete("/keys/{key:path}", summary="Delete one key", responses={**_ABSENT, **_CONFLICT})
-    async def delete_key(request: Request, if_match: IfMatch = None) -> Deleted:
-        delete = rpc_pb2.DeleteRangeRequest(key=key_of(request))
+    async def delete_key(request: Request, key: KeyOfPath, if_match: IfMatch = None) -> Deleted:
+        delete = rpc_pb2.DeleteRangeRequest(key=key)
         conditions = _conditions(delete.key, if_match, None)
         if conditions:
             answer = await keys.guarded(request, conditions, rpc_pb2.RequestOp(request_delete_range=delete))

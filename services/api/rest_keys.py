@@ -1,10 +1,10 @@
 """Keys in URLs and texts: percent-encoded paths, prefixes, page cursors."""
 
 import base64
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Request
+from fastapi import Depends, Path, Request
 
 from quorate.api.calling import Failed
 from quorate.wire.errors import Code
@@ -12,10 +12,16 @@ from quorate.wire.errors import Code
 KEYS_PATH = b"/v1/keys/"
 
 
-def key_of(request: Request) -> bytes:
+async def key_of(
+    request: Request,
+    key: Annotated[str, Path(description="The key; percent-encoding stands for any byte.", examples=["greeting"])],
+) -> bytes:
     """The key that the path names, to the byte."""
     raw: bytes = request.scope["raw_path"]
     return unquote_to_bytes(raw.partition(b"?")[0].removeprefix(KEYS_PATH))
+
+
+KeyOfPath = Annotated[bytes, Depends(key_of)]
 
 
 def text_of(data: bytes) -> str:

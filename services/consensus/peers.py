@@ -60,6 +60,7 @@ URGENT_BUFFER_BYTES_MAX: Final = 1024 * 1024
 BULK_BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # Raft's window per follower is far below; forwarded proposals are not
 RETRY_S: Final = 0.1
 RETRY_S_MAX: Final = 1.0
+COMPLAINTS_MAX: Final = 16  # more than there are reasons
 HANDSHAKES_MAX: Final = 16  # of others with us, at once; snapshots that arrive count
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 
@@ -97,7 +98,6 @@ class Link:
     buffer_bytes_max: int
     outgoing: Stream | None = None
     dialling: bool = False
-    complaint: str = ""  # why dialling failed the last time; in the log already
     retry_s: float = RETRY_S
     timer: asyncio.TimerHandle | None = None
 
@@ -115,6 +115,7 @@ class Peer:
         }
     )
     next_url: int = 0
+    complaints: set[str] = field(default_factory=set)  # why dialling failed since it last succeeded; in the log already
     active_since: float | None = None  # messages of both kinds get there since then
     sent_bytes: int = 0  # on connections that are gone
     sent_failures: int = 0
@@ -265,12 +266,19 @@ class Peers:
             return
         if isinstance(outcome, Refused) and outcome.status is HTTPStatus.GONE:
             self._on_removed()
-        complaint = f"{url}: {explain(outcome)}"
-        if complaint != link.complaint:
-            link.complaint = complaint
-            log.warn("failed to dial peer", remote_peer_id=f"{peer.id:x}", url=url, error=explain(outcome))
+        self._complain(peer, url, explain(outcome))
         peer.next_url += 1
         self._retry(peer, link)
+
+    def _complain(self, peer: Peer, url: str, reason: str) -> None:
+        """Once for each reason, however many streams and attempts have it."""
+        complaint = f"{url}: {reason}"
+        if complaint in peer.complaints:
+            return
+        if len(peer.complaints) == COMPLAINTS_MAX:
+            peer.complaints.clear()
+        peer.complaints.add(complaint)
+        log.warn("failed to dial peer", remote_peer_id=f"{peer.id:x}", url=url, error=reason)
 
     def _retry(self, peer: Peer, link: Link) -> None:
         link.timer = self._loop.call_later(link.retry_s, self._dial, peer, link)
@@ -279,10 +287,11 @@ class Peers:
     def _connected(self, peer: Peer, link: Link, connection: socket.socket) -> None:
         tune(connection, self._settings.silence_ms)
         link.retry_s = RETRY_S
-        link.complaint = ""
         decoder = Decoder(self._membership.cluster_id, peer.id, self._settings.member_id)
         on_close = partial(self._lost, peer, link)
         link.outgoing = Stream(self._loop, connection, decoder, link.buffer_bytes_max, self._on_messages, on_close)
+        if all(each.outgoing for each in peer.links.values()):
+            peer.complaints.clear()
         self._look_active(peer)
 
     def _lost(self, peer: Peer, link: Link, stream: Stream, _reason: str) -> None:

@@ -53,6 +53,8 @@ def explain(error: BaseException) -> str:
         if "ALERT_" in reason:
             return f"remote error: tls: {reason.partition('ALERT_')[2].lower().replace('_', ' ')}"
         return _REASONS.get(reason) or f"tls: {reason.lower().replace('_', ' ') or _PLACE.sub('', str(error))}"
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror.lower()
     return str(error) or type(error).__name__
 
 

@@ -303,7 +303,7 @@ class Service:
                 channel.send(Kind.AUTH, body)
 
     def _meet(self, channel: Channel, _hello: bytes) -> None:
-        self._log.info("met a neighbour", neighbour=str(channel.peer))
+        self._log.debug("met a neighbour", neighbour=str(channel.peer))
         if channel is self._consensus:
             self._started = False
             self._told = (0, 0)

@@ -76,7 +76,7 @@ class Service:
             self._endpoint.wait(wait_ms if flushed else RETRY_MS)
 
     def _meet(self, channel: Channel, hello: bytes) -> None:
-        self._log.info("met a neighbour", neighbour=str(channel.peer))
+        self._log.debug("met a neighbour", neighbour=str(channel.peer))
         if channel is self._storage:
             (revision,) = STORAGE_TO_WATCH_HELLO.unpack(hello)
             self._told_idle = None

@@ -1,6 +1,7 @@
 """Versions, figures, documentation, and what an unknown path gets."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,6 +126,14 @@ def test_the_document_has_every_route_with_its_types(pages: Pages) -> None:
     assert (put["key"]["format"], put["lease"]["type"], put["prev_kv"]["type"]) == ("byte", "string", "boolean")
     order = document["components"]["schemas"]["etcdserverpb.RangeRequest"]["properties"]["sort_order"]
     assert order["enum"] == ["NONE", "ASCEND", "DESCEND"]
+
+
+def test_the_document_names_every_parameter_of_a_path_and_where_a_token_goes(pages: Pages) -> None:
+    for path, item in pages.get("/openapi.json").json()["paths"].items():
+        for operation in item.values():
+            named = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", path)), path
+            assert ("security" in operation) == path.startswith(("/v1/", "/v3/")), path
 
 
 def test_every_reference_of_the_document_leads_somewhere(pages: Pages) -> None:
