@@ -30,9 +30,12 @@ class Alarms:
         return sorted(alarm for alarm in self.active if kind in (rpc_pb2.NONE, alarm[0]))
 
     def activate(self, member_id: int, kind: int) -> list[Alarm]:
-        """Turn an alarm on; what is on after it, nothing for the kind NONE."""
+        """Turn an alarm on; what is on after it, nothing for the kind NONE. CallFailed for a kind that is none: etcd's
+        members all end at it."""
         if kind == rpc_pb2.NONE:
             return []
+        if kind not in (rpc_pb2.NOSPACE, rpc_pb2.CORRUPT):
+            raise CallFailed(errors.UNKNOWN_ALARM)
         alarm = (kind, member_id)
         if alarm not in self.active:
             self.active.add(alarm)

@@ -299,6 +299,12 @@ MALFORMED_REQUEST = EtcdError(
 INTERNAL_FAULT = EtcdError(
     138, "INTERNAL_FAULT", "quorate: the call failed by a fault of this member; its log says more", Code.INTERNAL
 )
+UNKNOWN_ALARM = EtcdError(
+    139,
+    "UNKNOWN_ALARM",
+    "etcdserver: unknown alarm: NOSPACE (1) and CORRUPT (2) are those that can be activated",
+    Code.INVALID_ARGUMENT,
+)
 
 CATALOGUE: Final = {
     definition.id: definition for definition in list(globals().values()) if isinstance(definition, EtcdError)

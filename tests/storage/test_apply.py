@@ -100,6 +100,12 @@ def test_a_put_that_reaches_the_quota_is_made_and_answered_with_an_error(tmp_pat
     member.close()
 
 
+def test_an_alarm_of_a_kind_that_is_none_is_refused(member: Member) -> None:
+    fails_with(errors.UNKNOWN_ALARM, alarm, member, ALARM.ACTIVATE, 125)
+    assert [] == alarm(member, ALARM.DEACTIVATE, 125)
+    assert [] == alarm(member, ALARM.GET, rpc_pb2.NONE)
+
+
 def test_an_alarm_stops_the_commands_behind_it_in_the_same_chunk(member: Member) -> None:
     request = ALARM(action=ALARM.ACTIVATE, memberID=1, alarm=rpc_pb2.NOSPACE)
     commands = [pack_command(Op.ALARM, request.SerializeToString()), pack_command(Op.PUT, b"\x0a\x01a")]
