@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from quorate.consensus import acceptance
 from quorate.consensus.commit_news import CommitNews
 from quorate.consensus.frames import Call, CallReply, PeerMessage
 from quorate.consensus.membership import Membership, Meta
@@ -30,6 +31,7 @@ from quorate.consensus.raft.messages import (
     Entry,
     EntryKind,
     Forward,
+    ImpossibleMessage,
     InstallSnapshot,
     Message,
     Ready,
@@ -90,6 +92,7 @@ class Driver:
         self.reads = Reads(times.request_s)
         self.leader_changes = 0
         self.slow_ticks = 0
+        self.impossible_messages = 0
         self.failure: asyncio.Future[None] = loop.create_future()
         self._memberships = deque((meta.membership,), MEMBERSHIPS_KEPT)  # the last ones, in the order of their indexes
         self.seen_index = seen_index
@@ -240,9 +243,21 @@ class Driver:
             self.on_peer_call(message)
             return
         assert isinstance(message, Message)
-        self.core.step(message)
-        if isinstance(message, Forward):
+        if self._step(message) and isinstance(message, Forward):
             self._news.expect(message.from_id, self.core.last_index)
+
+    def _step(self, message: Message) -> bool:
+        """Give it to the core; False for one that is dropped, as it breaks the rules of Raft."""
+        try:
+            acceptance.check(message, self.membership)
+            self.core.step(message)
+        except ImpossibleMessage as finding:
+            self.impossible_messages += 1
+            if self.impossible_messages & self.impossible_messages - 1 == 0:  # the first, second, fourth, ...
+                kind, sender, count = type(message).__name__, f"{message.from_id:x}", self.impossible_messages
+                log.warn("dropped a message", sender=sender, kind=kind, reason=str(finding), dropped=count)
+            return False
+        return True
 
     def _take_rare(self, channel: Channel, kind: int, body: bytes) -> None:
         match kind:
@@ -392,8 +407,9 @@ class Driver:
 
     def install_snapshot(self, message: InstallSnapshot, membership: Membership) -> None:
         """A snapshot is whole and durable in its file: it replaces the log, unless the log has all of it."""
+        if not self._step(message):
+            return
         self._arriving = membership
-        self.core.step(message)
         snapshot = message.snapshot
         if self.lacks_image and not self.core.is_restoring and snapshot.index >= self.core.first_index - 1:
             path = self.courier.install_path(snapshot.index)

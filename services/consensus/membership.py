@@ -115,19 +115,24 @@ class Membership:
         return replace(self, index=index, conf=conf, members=kept, removed=removed)
 
     def with_attributes(self, index: int, payload: bytes) -> Membership:
-        """After the ATTRIBUTES entry at `index`. What concerns a member that is gone has no effect."""
-        fields = json.loads(payload)
+        """After the ATTRIBUTES entry at `index`; ValueError if the payload is none. What concerns a member that is gone
+        has no effect."""
+        fields = json_object(payload)
         if "clusterVersion" in fields:
             return replace(self, index=index, cluster_version=str(fields["clusterVersion"]))
-        member = self.members.get(fields["id"])
-        if member is None:
-            return replace(self, index=index)
-        changed = replace(
-            member,
-            name=fields.get("name", member.name),
-            client_urls=tuple(fields.get("clientURLs", member.client_urls)),
-            peer_urls=tuple(fields.get("peerURLs", member.peer_urls)),
-        )
+        try:
+            (number,) = _numbers([fields["id"]])
+            member = self.members.get(number)
+            if member is None:
+                return replace(self, index=index)
+            changed = replace(
+                member,
+                name=str(fields.get("name", member.name)),
+                client_urls=tuple(map(str, fields.get("clientURLs", member.client_urls))),
+                peer_urls=tuple(map(str, fields.get("peerURLs", member.peer_urls))),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("not the attributes of a member") from error
         return replace(self, index=index, members={**self.members, member.id: changed})
 
 
@@ -200,9 +205,10 @@ def unpack_meta(data: bytes) -> tuple[int, Meta]:
 
 
 def json_object(text: bytes) -> dict[str, Any]:
-    """The object that the text is; ValueError for anything else."""
+    """The object that the text is; ValueError for anything else, and for texts in it that nobody could be told."""
     try:
         fields = json.loads(text)
+        json.dumps(fields, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(fields, dict):

@@ -107,7 +107,7 @@ class Described:
 
 
 def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
+    if type(value) is not int or not 0 <= value <= raft.INDEX_MAX:
         raise ValueError("the snapshot has no index, term or size")
     return value
 
@@ -364,6 +364,8 @@ class Snapshots:
             raise ValueError("the stream does not begin with what it holds")
         described = Described.unpack(meta.body)
         index, size, membership = described.index, described.size, described.membership
+        if membership.cluster_id != hello.cluster_id:
+            raise ValueError("it is of another cluster")
         part = self._directory / f"{index:016x}-{described.name}.part"
         for other in self._directory.glob("*.part"):
             if other != part:

@@ -212,7 +212,9 @@ def _from_file(path: Path) -> Settings:
         raise Invalid(f"open {path}: no such file or directory") from None
     except OSError as error:
         raise Invalid(f"open {path}: {(error.strerror or str(error)).lower()}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML's numbers and dates are not all its own
+    except (LookupError, AttributeError):  # PyYAML reads `!!bool x` and `!!float` of nothing without a look
+        raise Invalid("error converting YAML to JSON: yaml: a value is not what its tag says") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # its numbers and dates are not all its own
         raise Invalid(f"error converting YAML to JSON: yaml: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise Invalid("error unmarshaling JSON: json: cannot unmarshal the document into a map of settings")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import gzip
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from quorate.ctl import bbolt, etcd_file
 from quorate.ctl.bbolt import BboltError, BboltFile
 from tests.fuzzing.octets import Octets
+from tests.fuzzing.scratch import directory
+from tests.fuzzing.scratch import world as world
 
 SNAPSHOT: Final = Path(__file__).resolve().parent.parent / "ctl" / "data" / "etcd-3.4-snapshot.db.gz"
 RAW, PATCHED, MADE = range(3)
@@ -21,25 +21,8 @@ BUCKETS: Final = (b"key", b"lease", b"meta", b"auth", b"authUsers", b"authRoles"
 
 
 @functools.cache
-def _directory() -> Path:
-    return Path(tempfile.mkdtemp(prefix="quorate-fuzz-"))
-
-
-@functools.cache
 def _snapshot() -> bytes:
     return gzip.decompress(SNAPSHOT.read_bytes())
-
-
-@contextmanager
-def world() -> Iterator[None]:
-    """A directory that is gone afterwards."""
-    try:
-        yield
-    finally:
-        for path in _directory().iterdir():
-            path.unlink()
-        _directory().rmdir()
-        _directory.cache_clear()
 
 
 def seeds() -> list[bytes]:
@@ -59,7 +42,7 @@ def seeds() -> list[bytes]:
 def run(data: bytes) -> None:
     """Read as the tools do: an answer or BboltError, and soon."""
     octets = Octets(data)
-    path = _directory() / "db"
+    path = directory() / "db"
     match octets.choice((RAW, PATCHED, MADE)):
         case 0:
             path.write_bytes(octets.rest())
@@ -67,7 +50,7 @@ def run(data: bytes) -> None:
             path.write_bytes(_patched(octets))
         case _:
             path.write_bytes(_made(octets))
-    target = _directory() / "converted"
+    target = directory() / "converted"
     for read in (_walk, _contents, _convert):
         target.unlink(missing_ok=True)
         with suppress(BboltError):

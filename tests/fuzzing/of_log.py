@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import google_crc32c
 
@@ -25,6 +22,7 @@ from quorate.consensus.wal_format import (
     encode_batch,
     scan_segment,
 )
+from tests.fuzzing import scratch
 from tests.fuzzing.octets import Octets
 
 NONCE = 0x11223344
@@ -33,24 +31,15 @@ RAW, SEALED, DIRECTORY = range(3)
 SEGMENT_BYTES = 16 * 1024
 
 
-@functools.cache
-def _directory() -> Path:
-    """Where segments of the `DIRECTORY` kind lie."""
-    return Path(tempfile.mkdtemp(prefix="quorate-fuzz-"))
-
-
 @contextmanager
 def world() -> Iterator[None]:
-    """A directory that is gone afterwards."""
+    """A directory that is gone afterwards, and no log of ours."""
     logging.disable()
     try:
-        yield
+        with scratch.world():
+            yield
     finally:
         logging.disable(logging.NOTSET)
-        for path in _directory().iterdir():
-            path.unlink()
-        _directory().rmdir()
-        _directory.cache_clear()
 
 
 def _batches() -> bytes:
@@ -121,9 +110,8 @@ def _sealed(octets: Octets) -> bytes:
 
 def _recover(octets: Octets) -> None:
     """Segments in files of this directory, and the log that a member makes of them."""
-    directory = _directory()
-    for leftover in directory.iterdir():
-        leftover.unlink()
+    scratch.clear()
+    directory = scratch.directory()
     count = 1 + octets.number() % 3
     parts = octets.rest()
     size = max(len(parts) // count, 1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +19,8 @@ from quorate.node.flags import HelpAsked, UsageError
 from quorate.node.settings import Conflict
 from quorate.node.validation import Invalid
 from tests.fuzzing.octets import Octets, odd
+from tests.fuzzing.scratch import file
+from tests.fuzzing.scratch import world as world
 
 SAMPLE: Final = Path(__file__).resolve().parent.parent.parent / "deploy" / "etcd.conf.yml"
 WORDS: Final = (
@@ -55,31 +55,8 @@ SETTINGS: Final = {
 }
 
 
-@functools.cache
-def _directory() -> Path:
-    return Path(tempfile.mkdtemp(prefix="quorate-fuzz-"))
-
-
-@contextmanager
-def world() -> Iterator[None]:
-    """A directory that is gone afterwards."""
-    try:
-        yield
-    finally:
-        for path in _directory().iterdir():
-            path.unlink()
-        _directory().rmdir()
-        _directory.cache_clear()
-
-
-def _file(content: bytes) -> Path:
-    path = _directory() / "file"
-    path.write_bytes(content)
-    return path
-
-
 def _from_file(content: bytes) -> None:
-    found = settings.gather(flags.parse_arguments([f"--config-file={_file(content)}"]), {})
+    found = settings.gather(flags.parse_arguments([f"--config-file={file(content)}"]), {})
     validation.check(found.config())
 
 
@@ -95,11 +72,11 @@ def _from_environment(content: bytes) -> None:
 
 
 def _request(content: bytes) -> None:
-    cfssl.read_request(_file(content))
+    cfssl.read_request(file(content))
 
 
 def _profile(content: bytes) -> None:
-    cfssl.read_profile(_file(content), "p")
+    cfssl.read_profile(file(content), "p")
 
 
 def _discovery(content: bytes) -> None:

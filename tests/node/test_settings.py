@@ -138,6 +138,8 @@ def test_file_may_be_json(tmp_path: Path) -> None:
         ("listen-peer-urls: localhost:1", "unexpected error setting up listen-peer-urls: URL scheme must be"),
         ("log-outputs: stderr", r"of type \[\]string"),
         ("a: [", "error converting YAML to JSON: yaml:"),
+        ("a: !!float", "a value is not what its tag says"),
+        ("a: !!timestamp x", "a value is not what its tag says"),
         ("just words", "error unmarshaling JSON"),
         ("peer-transport-security: 1", "invalid peer-transport-security"),
     ],

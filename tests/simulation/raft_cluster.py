@@ -23,6 +23,7 @@ from quorate.consensus.raft.messages import (
     Entry,
     EntryKind,
     HardState,
+    ImpossibleMessage,
     Message,
     RaftConfig,
     Ready,
@@ -329,7 +330,10 @@ class SimCluster:
         if not member.is_up or (message.from_id, message.to_id) in self.network.cut:
             return
         if not self._is_deferred(member, lambda: self._deliver(message)):
-            member.core.step(message)
+            try:
+                member.core.step(message)
+            except ImpossibleMessage as finding:
+                raise AssertionError(f"{member.id} was told what no member says") from finding
             self._settle(member)
 
     def send_snapshot(self, sender: SimMember, to_id: int) -> None:

@@ -22,6 +22,7 @@ from quorate.consensus.raft import confchange, election, replication
 from quorate.consensus.raft.log import LogStorage, RaftLog
 from quorate.consensus.raft.messages import (
     NOBODY,
+    TERM_MAX,
     Append,
     AppendAck,
     AppendReject,
@@ -35,6 +36,7 @@ from quorate.consensus.raft.messages import (
     HardState,
     Heartbeat,
     HeartbeatAck,
+    ImpossibleMessage,
     InstallSnapshot,
     Message,
     PreVote,
@@ -191,7 +193,8 @@ class RaftCore:
     def step(self, message: Message) -> None:
         """Takes one message of another member. Loss, repetition and disorder of messages are harmless.
 
-        Messages must be from members of this cluster and addressed to this member; the host has checked both.
+        Messages must be from members of this cluster and addressed to this member; the host has checked both. Raises
+        ImpossibleMessage for one that contradicts what is known here: it has changed nothing but the term, if that.
         """
         state = self._state
         if message.term != state.term and not self._admit(message):
@@ -203,6 +206,8 @@ class RaftCore:
         state = self._state
         kind = type(message)
         if message.term > state.term:
+            if message.term > TERM_MAX:
+                raise ImpossibleMessage(f"term {message.term} is beyond all terms")
             if kind is PreVote or kind is Vote:
                 # A member that heard of its leader lately helps nobody to replace it (thesis 4.2.3).
                 if election.has_lease(state) and not (isinstance(message, Vote) and message.transfer):
@@ -480,6 +485,8 @@ def _offer(state: State, kind: int, payload: bytes) -> Refusal | None:
     waiting = state.uncommitted_bytes
     if waiting and waiting + len(payload) > config.uncommitted_bytes_max:
         return Refusal.OVERLOADED
+    if state.log.last_index - state.commit_index > config.uncommitted_entries_max:
+        return Refusal.OVERLOADED
     if state.commit_index - state.applied_index > config.apply_lag_entries_max:
         return Refusal.OVERLOADED
     state.append_own(kind, payload)
@@ -509,6 +516,8 @@ def _finish_conf_change(state: State) -> None:
 
 
 def _on_forward(state: State, message: Forward) -> None:
+    if message.kind != EntryKind.BATCH and message.kind != EntryKind.ATTR:
+        raise ImpossibleMessage(f"an entry of kind {message.kind} is the leader's own")
     refusal: Refusal | None = Refusal.NOT_LEADER
     if state.role is Role.LEADER:
         refusal = _offer(state, message.kind, message.payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quorate.consensus.raft.messages import (
     NOBODY,
+    TERM_MAX,
     PreVote,
     PreVoteResp,
     Refusal,
@@ -49,7 +50,7 @@ def has_lease(state: State) -> bool:
 
 def campaign(state: State, transfer: bool = False) -> None:
     """Starts an election, with a pre-vote first unless the leader itself ordered it."""
-    if state.role is Role.LEADER or not state.is_promotable():
+    if state.role is Role.LEADER or not state.is_promotable() or state.term >= TERM_MAX:
         return
     if state.config.pre_vote and not transfer:
         _ask_before(state)

@@ -13,6 +13,7 @@ from enum import Enum, IntEnum
 from typing import NamedTuple
 
 NOBODY = 0
+TERM_MAX = INDEX_MAX = 1 << 62  # never reached by counting; storage keeps both in signed numbers of 64 bits
 
 
 class EntryKind(IntEnum):
@@ -119,6 +120,13 @@ class Refusal(Enum):
     CONF_CHANGE_PENDING = "configuration change in progress"
     INVALID_CONF_CHANGE = "invalid configuration change"
     UNKNOWN_MEMBER = "not a voting member"
+
+
+class ImpossibleMessage(Exception):  # noqa: N818 - it names the finding
+    """A message that no member sends that keeps to the rules; taking it would break what holds here.
+
+    It is dropped as if it had been lost. The text says what is wrong with it.
+    """
 
 
 class Append(NamedTuple):
@@ -361,6 +369,7 @@ class RaftConfig:
     inflight_appends_max: int = 8  # per follower; deeper pipelines raised commit latency (hashicorp/raft #541)
     inflight_bytes_max: int = 4 << 20  # per follower
     uncommitted_bytes_max: int = 64 << 20  # the leader refuses proposals beyond it
+    uncommitted_entries_max: int = 100_000  # the same for entries that are small or empty
     apply_bytes_max: int = 8 << 20  # handed to storage and not yet reported by on_applied
     apply_lag_entries_max: int = 5_000  # the leader refuses proposals when its own storage is so far behind
     read_rounds_max: int = 2  # read rounds in flight at once; reads that arrive meanwhile share the next

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quorate.consensus.raft import election
+from quorate.consensus.raft import confchange, election
 from quorate.consensus.raft.messages import (
+    INDEX_MAX,
     NOBODY,
     Append,
     AppendAck,
     AppendReject,
     Commit,
     Entry,
+    EntryKind,
     Heartbeat,
     HeartbeatAck,
+    ImpossibleMessage,
     InstallSnapshot,
     ReadReq,
     ReadResp,
@@ -90,9 +93,10 @@ def on_append_ack(state: State, message: AppendAck) -> None:
     progress = state.progress.get(message.from_id)
     if progress is None or state.role is not Role.LEADER:
         return
-    progress.is_active = True
     match_index = message.match_index
-    assert match_index <= state.log.last_index, "acknowledged more than was ever sent"
+    if match_index > state.log.last_index:
+        raise ImpossibleMessage(f"index {match_index} is acknowledged, but the log ends at {state.log.last_index}")
+    progress.is_active = True
     advanced = progress.maybe_advance(match_index)
     if progress.state is ProgressState.REPLICATE:
         progress.free_to(match_index)
@@ -160,6 +164,8 @@ def on_heartbeat_ack(state: State, message: HeartbeatAck) -> None:
         progress.probe_due = False
         _look_for_losses(state, message.from_id, progress)
     if message.read_seq > progress.read_seq:
+        if message.read_seq > state.read_rounds.seq:
+            raise ImpossibleMessage(f"read round {message.read_seq} is confirmed before it began")
         progress.read_seq = message.read_seq
         if state.read_rounds.awaits(message.read_seq):
             _confirm_reads(state)
@@ -251,20 +257,41 @@ def on_read_resp(state: State, message: ReadResp) -> None:
 def hear_leader(state: State, leader_id: int) -> None:
     """A message only the leader of this term can have sent."""
     if state.role is not Role.FOLLOWER:
-        assert state.role is not Role.LEADER, "two leaders in one term"
+        if state.role is Role.LEADER:
+            raise ImpossibleMessage(f"two leaders in term {state.term}")
         state.become_follower(state.term, leader_id)
     state.election_elapsed = 0
     state.follow(leader_id)
 
 
+def _check_entries(message: Append) -> None:
+    """ImpossibleMessage unless these entries can stand in a log."""
+    term = message.prev_term
+    for entry in message.entries:
+        if not term <= entry.term <= message.term or not entry.term:
+            raise ImpossibleMessage(f"entry {entry.index} of term {entry.term} follows one of term {term}")
+        term = entry.term
+        if entry.kind != EntryKind.BATCH:
+            try:
+                EntryKind(entry.kind)
+                if entry.kind == EntryKind.CONF:
+                    confchange.decode(entry.payload)
+            except ValueError as error:
+                raise ImpossibleMessage(f"entry {entry.index} cannot be read: {error}") from error
+
+
 def on_append(state: State, message: Append) -> None:
     """Takes over the leader's entries if the log agrees with it before them."""
+    _check_entries(message)
     hear_leader(state, message.from_id)
     log = state.log
     entries: Sequence[Entry] = message.entries
     last_index = message.prev_index + len(entries)
     if message.prev_index < state.commit_index:
-        entries = [entry for entry in entries if entry.index > state.commit_index]
+        settled = state.commit_index - message.prev_index
+        if settled <= len(entries) and entries[settled - 1].term != log.term(state.commit_index):
+            raise ImpossibleMessage(f"the committed entry {state.commit_index} is another one")
+        entries = entries[settled:]
         last_index = max(last_index, state.commit_index)
     elif log.term(message.prev_index) != message.prev_term:
         hint = log.last_index_within_term(message.prev_index, message.prev_term)
@@ -314,6 +341,8 @@ def on_install_snapshot(state: State, message: InstallSnapshot) -> None:
     """Replaces the log by a snapshot, unless the log already has what it stands for (paper section 7)."""
     hear_leader(state, message.from_id)
     snapshot = message.snapshot
+    if snapshot.index > INDEX_MAX or snapshot.term > message.term:
+        raise ImpossibleMessage(f"a snapshot at index {snapshot.index} of term {snapshot.term}")
     if snapshot.index > state.commit_index:
         if state.log.term(snapshot.index) == snapshot.term:
             state.advance_commit(snapshot.index)

@@ -128,6 +128,8 @@ class ConsensusHost:
         failure = cast("Any", driver.failure)
         if failure.done() and failure.exception() is not None:
             raise failure.exception()
+        if driver.impossible_messages:
+            raise Violation(f"{self.node.name} was told what no member says")
         self.node.cluster.ledger.look(self.node, driver.core)
 
 
