@@ -15,7 +15,7 @@ from quorate.ctl import go_text
 from quorate.ctl.commands import Group, command
 from quorate.ctl.failures import ERROR, Failure
 from quorate.ctl.flags import Switch, number
-from quorate.ctl.printers import EndpointHash, EndpointHealth, EndpointStatus
+from quorate.ctl.printers import EndpointHash, EndpointHealth, EndpointStatus, name_of
 from quorate.ctl.settings import Settings, complete, signed_in
 from quorate.proto import rpc_pb2 as rpc
 
@@ -76,7 +76,7 @@ async def _health(endpoint: str, client: AsyncClient) -> EndpointHealth:
         try:
             alarms = (await client.call(methods.ALARM, rpc.AlarmRequest())).alarms
             if alarms:
-                error = "Active Alarm(s): " + "".join(f"{rpc.AlarmType.Name(one.alarm)} " for one in alarms)
+                error = "Active Alarm(s): " + "".join(f"{name_of(rpc.AlarmType, one.alarm)} " for one in alarms)
         except EtcdError as failed:
             error = "" if failed.text == DENIED else f"Unable to fetch the alarm list: {failed.text}"
     return EndpointHealth(endpoint, not error, took, error)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from google.protobuf.message import Message
 
 from quorate.ctl import go_text
-from quorate.ctl.printers import EndpointHash, EndpointHealth, EndpointStatus, Printer, line
+from quorate.ctl.printers import EndpointHash, EndpointHealth, EndpointStatus, Printer, line, name_of
 from quorate.proto import rpc_pb2 as rpc
 from quorate.proto.auth_pb2 import Permission
 from quorate.proto.kv_pb2 import Event, KeyValue
@@ -76,7 +76,7 @@ class Fields(Printer):
     def watch(self, response: rpc.WatchResponse) -> None:
         self._header(response.header)
         for event in response.events:
-            _field("Type", Event.EventType.Name(event.type))
+            _field("Type", name_of(Event.EventType, event.type))
             if event.HasField("prev_kv"):
                 self._pair(event.prev_kv, "Prev")
             self._pair(event.kv)
@@ -132,7 +132,7 @@ class Fields(Printer):
         self._header(answer.header)
         for alarm in answer.alarms:
             self._id("MemberID", alarm.memberID)
-            _field("AlarmType", rpc.AlarmType.Name(alarm.alarm))
+            _field("AlarmType", name_of(rpc.AlarmType, alarm.alarm))
             line("")
 
     def done(self, text: str, answer: Message) -> None:
@@ -141,7 +141,7 @@ class Fields(Printer):
     def role_get(self, name: str, answer: rpc.AuthRoleGetResponse) -> None:
         self._header(answer.header)
         for permission in answer.perm:
-            _field("PermType", f" {Permission.Type.Name(permission.permType)}")
+            _field("PermType", f" {name_of(Permission.Type, permission.permType)}")
             _quoted("Key", permission.key)
             _quoted("RangeEnd", permission.range_end)
 

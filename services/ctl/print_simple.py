@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from quorate.client.ranges import prefix_end
 from quorate.ctl import go_text
 from quorate.ctl.print_table import hash_rows, health_text, member_rows, status_rows
-from quorate.ctl.printers import EndpointHash, EndpointHealth, EndpointStatus, Printer, line
+from quorate.ctl.printers import EndpointHash, EndpointHealth, EndpointStatus, Printer, line, name_of
 from quorate.proto import rpc_pb2 as rpc
 from quorate.proto.auth_pb2 import Permission
 from quorate.proto.kv_pb2 import Event, KeyValue
@@ -53,7 +53,7 @@ class Simple(Printer):
         if not response.events:
             print(f"progress notify: {response.header.revision}", file=sys.stdout, flush=True)
         for event in response.events:
-            line(Event.EventType.Name(event.type))
+            line(name_of(Event.EventType, event.type))
             if event.HasField("prev_kv"):
                 self._pair(event.prev_kv)
             self._pair(event.kv)
@@ -141,7 +141,7 @@ class Simple(Printer):
 
 def alarm_text(alarm: rpc.AlarmMember) -> str:
     """An alarm in protobuf's text form, which ends with a space."""
-    return f"memberID:{alarm.memberID} alarm:{rpc.AlarmType.Name(alarm.alarm)} "
+    return f"memberID:{alarm.memberID} alarm:{name_of(rpc.AlarmType, alarm.alarm)} "
 
 
 def permission_text(permission: Permission) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -36,6 +37,12 @@ class EndpointHash:
 
     endpoint: str
     hash: rpc.HashKVResponse
+
+
+def name_of(kinds: Any, number: int) -> str:
+    """The name of an enumeration's value, or its number when it has none, as Go prints it."""
+    known = kinds.DESCRIPTOR.values_by_number.get(number)
+    return str(number) if known is None else str(known.name)
 
 
 def emit(text: str | bytes) -> None:

@@ -16,7 +16,7 @@ from quorate.ctl import go_text
 from quorate.ctl.commands import command
 from quorate.ctl.failures import ERROR, INTERRUPTED, INVALID_INPUT, Failure, bad_arguments
 from quorate.ctl.flags import Switch, number
-from quorate.ctl.printers import Printer
+from quorate.ctl.printers import Printer, name_of
 from quorate.ctl.settings import Settings
 from quorate.proto.kv_pb2 import Event
 from quorate.proto.rpc_pb2 import WatchCreateRequest, WatchResponse
@@ -93,7 +93,7 @@ async def _follow(watching: AsyncWatch, one: Wanted, printer: Printer) -> None:
 async def _perform(program: tuple[str, ...], response: WatchResponse, event: Event) -> None:
     described = {
         "ETCD_WATCH_REVISION": str(response.header.revision),
-        "ETCD_WATCH_EVENT_TYPE": go_text.quote(Event.EventType.Name(event.type).encode()),
+        "ETCD_WATCH_EVENT_TYPE": go_text.quote(name_of(Event.EventType, event.type).encode()),
         "ETCD_WATCH_KEY": go_text.quote(event.kv.key),
         "ETCD_WATCH_VALUE": go_text.quote(event.kv.value),
     }

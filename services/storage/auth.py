@@ -47,8 +47,8 @@ class Rights:
     def __init__(self, is_root: bool, permissions: Iterable[auth_pb2.Permission]) -> None:
         self.is_root = is_root
         granted = list(permissions)
-        self.readable = IntervalSet((p.key, p.range_end) for p in granted if p.permType != WRITE)
-        self.writable = IntervalSet((p.key, p.range_end) for p in granted if p.permType != READ)
+        self.readable = IntervalSet((p.key, p.range_end) for p in granted if p.permType in (READ, READWRITE))
+        self.writable = IntervalSet((p.key, p.range_end) for p in granted if p.permType in (WRITE, READWRITE))
 
 
 class AuthStore:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from google.protobuf.message import Message
@@ -101,6 +102,14 @@ def test_a_caller_needs_the_permission_for_the_whole_range(store: AuthStore) -> 
     fails(errors.PERMISSION_DENIED, lambda: store.check_keys(alice, False, b"a", b"\0"))
     fails(errors.PERMISSION_DENIED, lambda: store.check_keys(at(store, "bob"), False, b"a"))
     store.check_keys(at(store, "root"), True, b"\0", b"\0")
+
+
+def test_a_permission_of_a_kind_that_is_none_permits_nothing(store: AuthStore) -> None:
+    apply(store, Op.ROLE_ADD, rpc_pb2.AuthRoleAddRequest(name="odd"), at(store, "root"))
+    grant(store, "odd", cast("auth_pb2.Permission.Type.ValueType", 77), b"a", by=at(store, "root"))
+    give(store, "bob", "odd", at(store, "root"))
+    fails(errors.PERMISSION_DENIED, lambda: store.check_keys(at(store, "bob"), False, b"a"))
+    fails(errors.PERMISSION_DENIED, lambda: store.check_keys(at(store, "bob"), True, b"a"))
 
 
 def test_no_credentials_and_old_ones_are_told_apart(store: AuthStore) -> None:
