@@ -92,7 +92,10 @@ def make_tokens(config: Config) -> JsonWebTokens | None:
         from quorate.api.tokens import JsonWebTokens
 
         return JsonWebTokens(settings)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OperatorError(f"cannot read {error.filename} (--auth-token): {reason}") from error
+    except ValueError as error:
         raise OperatorError(f"cannot use --auth-token: {error}") from error
 
 

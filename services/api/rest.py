@@ -171,7 +171,7 @@ class Keys:
         txn = rpc_pb2.TxnRequest(compare=conditions, success=[operation])
         answer = rpc_pb2.TxnResponse.FromString(await self._call(request, "Txn", txn.SerializeToString()))
         if not answer.succeeded:
-            raise PreconditionFailed
+            raise PreconditionFailed(conditions)
         return answer
 
     async def _call(self, request: Request, name: str, body: bytes) -> bytes:
@@ -182,8 +182,16 @@ class Keys:
 class PreconditionFailed(Exception):  # noqa: N818 - it is the name of the HTTP status
     """If-Match or If-None-Match does not hold."""
 
-    def __init__(self) -> None:
-        super().__init__("the key was changed since, or it exists, or it does not: see If-Match and If-None-Match")
+    def __init__(self, conditions: list[rpc_pb2.Compare]) -> None:
+        super().__init__(" and ".join(_wanted(condition) for condition in conditions) + "; that does not hold")
+
+
+def _wanted(condition: rpc_pb2.Compare) -> str:
+    if condition.target == rpc_pb2.Compare.MOD:
+        return f"If-Match asks that the key was changed last at revision {condition.mod_revision}"
+    if condition.result == rpc_pb2.Compare.GREATER:
+        return "If-Match asks that the key exists"
+    return "If-None-Match asks that the key does not exist"
 
 
 def _conditions(key: bytes, if_match: str | None, if_none_match: str | None) -> list[rpc_pb2.Compare]:

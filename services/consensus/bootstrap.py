@@ -27,6 +27,7 @@ from quorate.consensus.wal_format import DamagedLog
 from quorate.node import logs
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
+from quorate.node.tls_failures import explain
 
 log = logs.named("bootstrap")
 
@@ -273,7 +274,7 @@ def _running_cluster(config: Config, fetch: FetchMembers) -> tuple[int, list[Mem
             try:
                 return fetch(url, JOIN_TIMEOUT_S)
             except (OSError, ValueError) as error:
-                log.warn("failed to get cluster response", address=url, error=str(error))
+                log.warn("failed to get cluster response", address=url, error=explain(error))
     raise OperatorError(
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
     )

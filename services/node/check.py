@@ -46,7 +46,8 @@ def health(address: str, context: ssl.SSLContext | None = None) -> tuple[bool, s
     except urllib.error.HTTPError as error:
         return False, error.read().decode().strip()
     except (OSError, ValueError) as error:
-        return False, f"{address}: {getattr(error, 'reason', error)}"
+        reason = getattr(error, "reason", error)
+        return False, f"{address}: {getattr(reason, 'strerror', None) or reason}"
 
 
 if __name__ == "__main__":

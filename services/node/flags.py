@@ -69,6 +69,8 @@ HARMLESS: Final = {  # flags of older releases in the one form that asks for not
     "proxy": ("off",),
 }
 
+HIDDEN: Final = "***"  # in place of a password
+
 OWN_FLAGS: Final = {  # flags that are no setting: name -> kind and sentence
     "config-file": (
         "str",
@@ -142,6 +144,25 @@ class CommandLine:
 
 def known(name: str) -> bool:
     return name in FLAGS or name in OWN_FLAGS or name in IGNORED or name in HARMLESS or target(name) is not None
+
+
+def shown(name: str, text: str) -> str:
+    """The text of a flag as a log may have it: without passwords."""
+    if name == "discovery-user":
+        user, colon, password = text.partition(":")
+        return user + colon + HIDDEN * bool(password)
+    return HIDDEN if name == "discovery-password" and text else text
+
+
+def shown_arguments(arguments: list[str]) -> list[str]:
+    """A command line as a log may have it: without passwords."""
+    found, before = [], ""
+    for argument in arguments:
+        name, equals, text = argument.lstrip("-").partition("=")
+        is_flag = argument.startswith("-") and bool(equals)
+        found.append(argument.removesuffix(text) + shown(name, text) if is_flag else shown(before, argument))
+        before = "" if equals or not argument.startswith("-") else name
+    return found
 
 
 def target(name: str) -> Flag | None:

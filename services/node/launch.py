@@ -34,7 +34,15 @@ from quorate.node.places import (
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 
+CERTIFICATE_FLAGS: Final = (
+    *("cert-file", "key-file", "client-cert-file", "client-key-file", "trusted-ca-file", "client-crl-file"),
+    *("peer-cert-file", "peer-key-file", "peer-client-cert-file", "peer-client-key-file"),
+    *("peer-trusted-ca-file", "peer-crl-file"),
+)
 PROXIES: Final = ("gateway", "grpc-proxy")  # commands that stand between clients and a cluster
+
+BBOLT_MARK: Final = (0xED0CDAED).to_bytes(4, sys.byteorder)  # behind the page's header
+BBOLT_MARK_AT: Final = 16
 
 SUPERVISOR_FILE: Final = Path(__file__).parent / "supervisord.conf"
 
@@ -103,7 +111,7 @@ def _settings(line: flags.CommandLine) -> Config:
         log.warn("failed to verify flags", error=str(error))
         sys.exit(EXIT_ERROR)
     logs.start(config, "node")
-    log.info("starting", args=sys.argv, version=release())
+    log.info("starting", args=flags.shown_arguments(sys.argv), version=release())
     for note in found.notes:
         getattr(log, note.level)(note.message, **note.fields)
     for warning in [*validation.warnings(config), *idle.sentences(config)]:
@@ -114,6 +122,7 @@ def _settings(line: flags.CommandLine) -> Config:
 
 
 def _prepare_data_directory(config: Config) -> None:
+    """Make what is missing of it; OperatorError where it cannot be written or holds the data of an etcd."""
     for flag, path in (("--data-dir", Path(config.data_dir)), ("--wal-dir", config.wal_path)):
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -121,7 +130,29 @@ def _prepare_data_directory(config: Config) -> None:
                 pass
         except OSError as error:
             raise OperatorError(f"cannot write to {path} ({flag}): {_reason(error)}") from None
-    (config.member_path / "snap").mkdir(mode=0o700, parents=True, exist_ok=True)
+    snap = config.member_path / "snap"
+    snap.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if is_etcds_database(snap / "db"):
+        raise OperatorError(
+            f"{config.data_dir} (--data-dir) holds the data of an etcd; `quorateutl snapshot restore {snap}/db "
+            "--skip-hash-check --data-dir DIRECTORY` makes a data directory of it"
+        )
+    mode = Path(config.data_dir).stat().st_mode
+    if mode & 0o077:
+        logs.named().warn(
+            "the data directory is open to other users; its mode should be 0700",
+            path=config.data_dir,
+            mode=f"{mode & 0o777:04o}",
+        )
+
+
+def is_etcds_database(path: Path) -> bool:
+    """Whether the file is one of bbolt, which etcd keeps its data in: its first page has bbolt's mark."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(BBOLT_MARK) + BBOLT_MARK_AT)[BBOLT_MARK_AT:] == BBOLT_MARK
+    except OSError:
+        return False
 
 
 def _prepare_run_directory(config: Config) -> None:
@@ -175,16 +206,14 @@ def _check_ports(config: Config) -> None:
 
 def _check_certificates(config: Config) -> None:
     """Find files that are missing or no certificates, and make those of auto-TLS, before there are services."""
-    files = [config.cert_file, config.key_file, config.peer_cert_file, config.peer_key_file]
-    files += [
-        config.client_cert_file,
-        config.client_key_file,
-        config.peer_client_cert_file,
-        config.peer_client_key_file,
-    ]
-    files += [config.trusted_ca_file, config.peer_trusted_ca_file, config.client_crl_file, config.peer_crl_file]
+    files = {name: path for name in CERTIFICATE_FLAGS if (path := getattr(config, name.replace("-", "_")))}
+    for name, path in files.items():
+        try:
+            Path(path).open("rb").close()
+        except OSError as error:
+            raise OperatorError(f"cannot read {path} (--{name}): {_reason(error)}") from None
     encrypted = any(flags.is_encrypted(url) for url in [*config.listen_client_urls, *config.listen_peer_urls])
-    if not any([*files, encrypted, config.auto_tls, config.peer_auto_tls]):
+    if not any([files, encrypted, config.auto_tls, config.peer_auto_tls]):
         return
     from quorate.node import tls  # only now: it takes as long to import as everything else together
 

@@ -134,7 +134,7 @@ def _add_environment(texts: dict[str, str], environment: Mapping[str, str], sett
         settings.note(
             "info",
             "recognized and used environment variable",
-            **{"variable-name": variable, "variable-value": value},
+            **{"variable-name": variable, "variable-value": flags.shown(name, value)},
         )
     for variable, value in environment.items():
         if variable in used or not variable.startswith(ENVIRONMENT_PREFIX):
@@ -231,6 +231,8 @@ def _from_file(path: Path) -> Settings:
             _take_security(name, value, settings)
         elif name == "discovery-config":
             _take_discovery(value, settings)
+        elif not flags.known(name):
+            settings.note("warn", "unknown key in the configuration file", key=name)
     return settings
 
 
@@ -246,6 +248,8 @@ def _take_security(section: str, value: object, settings: Settings) -> None:
             name = f"{prefix or 'client-'}cert-{key}"
             if name in FLAGS:
                 settings.values[FLAGS[name].attribute] = _file_value(name, WORDS, inner)
+        else:
+            settings.note("warn", "unknown key in the configuration file", key=f"{section}: {key}")
 
 
 _DISCOVERY_KEYS: Final = {  # place below discovery-config -> the flag it stands for

@@ -70,7 +70,9 @@ def test_a_put_only_if_the_key_is_new(pages: Pages) -> None:
 
 
 def test_a_put_only_if_the_key_exists(pages: Pages) -> None:
-    assert pages.request("PUT", GREETING, content="hello", headers={"If-Match": "*"}).status_code == 412
+    refused = pages.request("PUT", GREETING, content="hello", headers={"If-Match": "*"})
+    assert refused.status_code == 412
+    assert refused.json()["message"] == "If-Match asks that the key exists; that does not hold"
     assert pages.calls.keys == {}
 
 

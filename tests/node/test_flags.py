@@ -4,7 +4,15 @@
 import pytest
 
 from quorate.node import flags
-from quorate.node.flags import FLAGS, UsageError, duration_ms, duration_text, parse_arguments, read_urls
+from quorate.node.flags import (
+    FLAGS,
+    UsageError,
+    duration_ms,
+    duration_text,
+    parse_arguments,
+    read_urls,
+    shown_arguments,
+)
 
 ETCD_FLAGS = [
     "name",
@@ -238,3 +246,9 @@ def test_help_names_every_flag_in_order_under_its_heading() -> None:
 def test_version_has_etcds_four_lines() -> None:
     labels = [line.partition(":")[0] for line in flags.version_text("1.2.3").splitlines()]
     assert labels == ["etcd Version", "Git SHA", "Go Version", "Go OS/Arch"]
+
+
+def test_a_command_line_is_shown_without_its_passwords() -> None:
+    given = ["quorate", "--discovery-password", "s", "--discovery-user=root:s", "-discovery-password=s", "--name", "n"]
+    shown = ["quorate", "--discovery-password", "***", "--discovery-user=root:***", "-discovery-password=***"]
+    assert shown_arguments(given) == [*shown, "--name", "n"]

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from quorate.node.launch import BBOLT_MARK
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS_MAX = 20.0
 
@@ -229,10 +231,31 @@ def test_data_directory_that_cannot_be_made_is_named(start: Start, tmp_path: Pat
     assert node.text[-1] == f"quorate: cannot write to {tmp_path}/file/data (--data-dir): not a directory\n"
 
 
+def test_a_data_directory_of_etcd_is_left_alone(start: Start, tmp_path: Path) -> None:
+    database = tmp_path / "data" / "member" / "snap" / "db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(bytes(16) + BBOLT_MARK + bytes(12))
+    node = start(
+        f"--data-dir={tmp_path}/data", "--initial-cluster=default=http://localhost:2380,b=http://10.0.0.2:2380"
+    )
+    assert node.end() == 1
+    assert "holds the data of an etcd; `quorateutl snapshot restore" in node.text[-1]
+    assert database.read_bytes()[16:20] == BBOLT_MARK
+    assert list((tmp_path / "data" / "member" / "wal").iterdir()) == []
+
+
+def test_a_data_directory_that_others_can_enter_is_warned_of(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o750)
+    start(f"--data-dir={tmp_path}/data").line(
+        "the data directory is open to other users; its mode should be 0700", mode="0750"
+    )
+
+
 def test_certificate_that_cannot_be_read_is_named(start: Start, tmp_path: Path) -> None:
     node = start(f"--cert-file={tmp_path}/none.pem", f"--key-file={tmp_path}/none-key.pem")
     assert node.end() == 1
-    assert node.text[-1] == f"quorate: open {tmp_path}/none.pem: no such file or directory\n"
+    assert node.text[-1] == f"quorate: cannot read {tmp_path}/none.pem (--cert-file): no such file or directory\n"
 
 
 def test_run_directory_open_to_others_is_refused(start: Start, tmp_path: Path) -> None:

@@ -124,6 +124,19 @@ def test_file_takes_etcds_keys_and_types(tmp_path: Path) -> None:
     assert (config.peer_trusted_ca_file, config.discovery_token) == ("ca.pem", "t")
 
 
+def test_unknown_keys_of_a_file_are_noted(tmp_path: Path) -> None:
+    path = tmp_path / "quorate.yml"
+    path.write_text("nmae: infra1\npeer-transport-security: {cert-flie: c.pem}\nenable-v2: false\n")
+    noted = [note.fields["key"] for note in gather(f"--config-file={path}").notes if note.level == "warn"]
+    assert noted == ["nmae", "peer-transport-security: cert-flie"]
+
+
+def test_passwords_of_the_environment_are_not_noted() -> None:
+    found = gather(ETCD_DISCOVERY_USER="root:secret", ETCD_DISCOVERY_PASSWORD="hidden")
+    values = {note.fields["variable-value"] for note in found.notes}
+    assert values == {"root:***", "***"}
+
+
 def test_file_may_be_json(tmp_path: Path) -> None:
     assert from_file(tmp_path, '{"name": "j", "max-txn-ops": 9}').max_txn_ops == 9
 
