@@ -216,7 +216,11 @@ class GrpcConnection(asyncio.Protocol):
     def _take_other(self, event: Event) -> None:
         """An event of a call that is not unary, or the end of one that is."""
         kind, stream_id, head, message = event
-        if kind == OPENED:
+        if kind == MESSAGE:
+            stream = self._streams.get(stream_id)
+            if stream is not None and stream.call is not None:
+                self._send_request(stream, stream.call, message)
+        elif kind == OPENED:
             self._open(stream_id, head)
         elif kind == CANCELLED:
             stream = self._streams.pop(stream_id, None)
@@ -228,12 +232,11 @@ class GrpcConnection(asyncio.Protocol):
             cancel = self._cancels.pop(stream_id, None)
             if cancel is not None:
                 cancel()
-        elif (stream := self._streams.get(stream_id)) is not None and stream.call is not None:
-            if kind == HALF_CLOSED:
+        else:
+            assert kind == HALF_CLOSED, "calls are taken elsewhere"
+            stream = self._streams.get(stream_id)
+            if stream is not None and stream.call is not None:
                 stream.call.half_close()
-            else:
-                assert kind == MESSAGE, "calls are taken elsewhere"
-                self._send_request(stream, stream.call, message)
 
     def _recognize(self, head: RequestHead) -> tuple[Route, Context, Tally]:
         """The route and the metadata of calls with these headers, kept there for the next one."""

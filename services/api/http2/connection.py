@@ -140,6 +140,13 @@ class Connection(SendingHalf):
                     self._on_head(flags, stream_id & frames.STREAM_ID_LARGEST, head)
                 except StreamFailure as failure:
                     self._fail_stream(failure)
+            elif (
+                word & 0xFF == frames.DATA
+                and not flags
+                and is_between_blocks
+                and self._take_one(stream_id, data, start, stop)
+            ):
+                received += word >> 8
             else:
                 self._on_frame(word & 0xFF, flags, stream_id, data[start:stop])
                 is_between_blocks = not self._awaits_settings and self._block is None
@@ -408,16 +415,28 @@ class Connection(SendingHalf):
         except MessageRefused as refused:
             self._refuse(stream_id, stream, refused)
 
+    def _take_one(self, stream_id: int, data: bytes, start: int, stop: int) -> bool:
+        """Report the message of an opened call that is the whole of a DATA frame, as clients send small ones. False:
+        the frame is another, and nothing was done."""
+        stream = self._streams.get(stream_id)
+        size = stop - start
+        if type(stream) is not Stream or not PREFIX_BYTES <= size <= stream.receive_window:
+            return False
+        if stream.received or stream.remote_closed or stream.ending is not None or stream.head.is_unary:
+            return False
+        compressed, length = prefix.unpack_from(data, start)
+        if length != size - PREFIX_BYTES or compressed or length > self._limits.message_bytes_max:
+            return False
+        stream.receive_window -= size
+        stream.received_bytes += size
+        self._events.append((MESSAGE, stream_id, stream.head, data[start + PREFIX_BYTES : stop]))
+        self._return_window(stream_id, stream, size)
+        return True
+
     def _take_messages(self, stream_id: int, stream: Stream, payload: bytes) -> None:
         """Report the messages that `payload` completes, or keep the one of a unary call."""
         head, buffer = stream.head, stream.received
-        size = len(payload)
-        stream.received_bytes += size
-        if size >= PREFIX_BYTES and not buffer and not head.is_unary:
-            compressed, length = prefix.unpack_from(payload)
-            if length == size - PREFIX_BYTES and not compressed and length <= self._limits.message_bytes_max:
-                self._events.append((MESSAGE, stream_id, head, payload[PREFIX_BYTES:]))  # as clients send small ones
-                return
+        stream.received_bytes += len(payload)
         buffer += payload
         while (message := take(buffer, head.encoding, self._limits.message_bytes_max)) is not None:
             if not head.is_unary:

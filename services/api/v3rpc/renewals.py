@@ -106,8 +106,26 @@ def _answer(batch: Batch, response: bytes) -> None:
     """Compose the messages: they differ in the id and, where leases do, in the TTL."""
     count = len(batch.ids)
     split = len(response) - 8 * count
-    header = response[:split]
-    ttls = unpack_from(f"<{count}q", response, split)
+    header, ttls = response[:split], response[split:]
+    if ttls == ttls[:8] * count and len(set(map(len, batch.fields))) == 1:
+        _answer_alike(batch, header, *unpack_from("<q", ttls))
+    else:
+        _answer_each(batch, header, unpack_from(f"<{count}q", ttls))
+
+
+def _answer_alike(batch: Batch, header: bytes, ttl: int) -> None:
+    """One TTL, ids of one length: what is between two ids is always the same."""
+    fields = batch.fields
+    end = LeaseKeepAliveResponse(TTL=ttl).SerializeToString()
+    start = MESSAGE_PREFIX.pack(0, len(header) + len(fields[0]) + len(end)) + header
+    between = end + start
+    at = 0
+    for stream, of_stream in zip(batch.streams, batch.counts, strict=True):
+        stream.renewed(of_stream, start + between.join(fields[at : at + of_stream]) + end)
+        at += of_stream
+
+
+def _answer_each(batch: Batch, header: bytes, ttls: tuple[int, ...]) -> None:
     starts: dict[int, bytes] = {}  # prefix and header by the length of the rest
     ends: dict[int, bytes] = {}  # TTL fields
     messages = []
@@ -118,7 +136,7 @@ def _answer(batch: Batch, response: bytes) -> None:
         rest = field + end
         start = starts.get(len(rest))
         if start is None:
-            start = starts[len(rest)] = MESSAGE_PREFIX.pack(0, split + len(rest)) + header
+            start = starts[len(rest)] = MESSAGE_PREFIX.pack(0, len(header) + len(rest)) + header
         messages.append(start + rest)
     at = 0
     for stream, of_stream in zip(batch.streams, batch.counts, strict=True):
