@@ -23,7 +23,12 @@ RETRY_S: Final = 0.025  # between two attempts, give or take a tenth: what etcd'
 REPEATS_MAX: Final = 100  # of a read without a deadline
 REFUSALS_MAX: Final = 3  # of a token within one call: users may change while it is fetched
 # The start of gRPC's text for a call that never left this machine.
-NOT_CONNECTED: Final = ("failed to connect to all addresses", "empty address list", "DNS resolution failed")
+NOT_CONNECTED: Final = (  # grpcio says it in one of these ways
+    "failed to connect to all addresses",
+    "empty address list",
+    "DNS resolution failed",
+    "errors resolving",
+)
 API_VERSION: Final = ("client-api-version", "3.6")
 TOKEN_REFUSED: Final = frozenset({errors.INVALID_TOKEN_TEXT, errors.OLD_REVISION_TEXT})
 LOST_CODES: Final = frozenset({errors.UNAVAILABLE, errors.DEADLINE_EXCEEDED, errors.CANCELLED})
@@ -52,20 +57,23 @@ class Connection:
         limit = timeout_s if timeout_s is not None else self._timeout_s
         deadline = None if limit is None else time.monotonic() + limit
         attempts = refusals = 0
+        why = ""
         while True:
             token = await self.sign_in(deadline)
             try:
                 return await self._once(method, request, token, deadline)
             except grpc.aio.AioRpcError as lost:
                 error = translated(lost)
+                why = error.text if error.text.startswith(NOT_CONNECTED) else why
                 attempts += 1
                 if self._is_token_refused(error, token) and refusals < REFUSALS_MAX:
                     refusals += 1
                     self._forget(token)
                 elif not _may_repeat(method, error) or (deadline is None and attempts >= REPEATS_MAX):
-                    raise _final(method, error) from lost
+                    raise _explained(_final(method, error), why) from lost
                 elif not await _pause(deadline):
-                    raise EtcdError(errors.DEADLINE_EXCEEDED, "context deadline exceeded") from lost
+                    late = EtcdError(errors.DEADLINE_EXCEEDED, "context deadline exceeded")
+                    raise _explained(late, why) from lost
 
     async def sign_in(self, deadline: float | None = None) -> str | None:
         """The user's token, fetched when there is none; None without a user or while the cluster wants none."""
@@ -141,6 +149,13 @@ def translated(lost: grpc.aio.AioRpcError) -> EtcdError:
     if code == errors.DEADLINE_EXCEEDED and not text.startswith("etcdserver"):
         text = "context deadline exceeded"
     return EtcdError(code, text)
+
+
+def _explained(error: EtcdError, why: str) -> EtcdError:
+    """A deadline with a note of why no connection could be made before it, when that is known."""
+    if why and error.code == errors.DEADLINE_EXCEEDED:
+        error.add_note(why)
+    return error
 
 
 def _may_repeat(method: Method[Q, A], error: EtcdError) -> bool:

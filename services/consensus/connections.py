@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_RECORD: Final = b"\x16"  # how TLS begins
 BODY_BYTES_MAX: Final = 4096  # of a request that is no stream
+REASON_BYTES_MAX: Final = 512  # of an answer to a connection that is not taken
 SILENCE_S_MAX: Final = 5  # of a new connection
 LINGER_S: Final = 1.0
 RECEIVE_BYTES: Final = 256 * 1024
@@ -43,8 +44,8 @@ Judge = Callable[[ssl.SSLSocket, str | None], object]  # raises PeerRefused; wit
 class Refused(Exception):  # noqa: N818 - it names an outcome
     """The other member did not take our connection."""
 
-    def __init__(self, status: HTTPStatus) -> None:
-        super().__init__(f"the peer answered {status.value} {status.phrase}")
+    def __init__(self, status: HTTPStatus, reason: str = "") -> None:
+        super().__init__(f"the peer answered {status.value} {status.phrase}" + f": {reason}" * bool(reason))
         self.status = status
 
 
@@ -137,11 +138,25 @@ def dial(
             connection.sendall(pack_hello(hello, parts.netloc))
         status = parse_status(read_head(connection, deadline))
         if status is not HTTPStatus.SWITCHING_PROTOCOLS:
-            raise Refused(status)
+            raise Refused(status, _reason_of(connection, deadline))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _reason_of(connection: socket.socket, deadline: float) -> str:
+    """The first line of what a member says to a connection it does not take; empty if it does not say it in time."""
+    body = bytearray()
+    with contextlib.suppress(OSError):
+        while b"\n" not in body and len(body) < REASON_BYTES_MAX and (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            data = connection.recv(REASON_BYTES_MAX)
+            if not data:
+                break
+            body += data
+    line = body[:REASON_BYTES_MAX].partition(b"\n")[0].decode("ascii", "replace")
+    return "".join(filter(str.isprintable, line)).strip()
 
 
 def shake_hands(connection: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:

@@ -385,7 +385,7 @@ class Peers:
             text = f"{reason}\n".encode() if reason else b""
             connection.sendall(pack_response(status, text, "text/plain; charset=utf-8", membership.cluster_id))
             if status is not HTTPStatus.SWITCHING_PROTOCOLS:
-                log.warn("refused a peer", remote_peer_id=f"{hello.from_id:x}", reason=reason)
+                self._refusals.tell(address, f"member {hello.from_id:x}: {reason}")
                 connection.close()
                 return
             tune(connection, self._settings.silence_ms)

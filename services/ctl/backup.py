@@ -172,7 +172,7 @@ def restore_command(
     say("restored snapshot", path=str(file), data_dir=config.data_dir)
 
 
-@click.command("hashkv")
+@click.command("hashkv", short_help="Show the hash of what is in a file.")
 @click.option("--rev", default=0, help="Hash the keys as of this revision; default is the newest.")
 @file_command
 def hashkv(file: Path, write_out: str, *, rev: int) -> None:

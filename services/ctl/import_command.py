@@ -37,7 +37,7 @@ def side_options(prefix: str, which: str) -> Callable[[F], F]:
     return add
 
 
-@click.command("import")
+@click.command("import", short_help="Copy a running etcd into another cluster.")
 @click.option("--endpoints", required=True, help="Source: client URLs, joined by commas.")
 @side_options("", "Source")
 @click.option("--to", required=True, help="Destination: client URLs, joined by commas.")

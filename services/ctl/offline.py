@@ -55,7 +55,7 @@ def _wait_for(lock: int, config: Config) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-@click.command("defrag")
+@click.command("defrag", short_help="Give free space of a database file back.")
 @click.option("--data-dir", required=True, help="Of a member that is not running.")
 def defrag(data_dir: str) -> None:
     """Write a member's database anew, without the space that compaction left free."""

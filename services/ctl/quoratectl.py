@@ -54,6 +54,8 @@ def run(arguments: list[str]) -> int:
     try:
         status = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except Failure as failure:
+        for note in getattr(failure.__cause__, "__notes__", ()):  # why there was no connection
+            print(note, file=sys.stderr)
         if failure.text:
             print(f"Error: {failure.text}", file=sys.stderr)
         return failure.status

@@ -275,6 +275,10 @@ def _check_files(files: TlsFiles) -> None:
         from quorate.node import certificates
 
         _of_file(files.crl_file, certificates.revoked_serials, Path(files.crl_file))
+    if files.trusted_ca_file:
+        _of_file(
+            files.trusted_ca_file, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations, files.trusted_ca_file
+        )
     if files.enabled:
         _of_file(files.cert_file, _bare_server_context, files, None)
         _of_file(files.client_cert_file or files.cert_file, DialContexts(files).context)
@@ -284,8 +288,10 @@ def _of_file(path: str, make: Callable[..., object], *arguments: object) -> None
     try:
         make(*arguments)
     except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
-        reason = getattr(error, "reason", None) or str(error)
-        raise ValueError(f"{path}: {str(reason).lower().replace('_', ' ')}") from error
+        reason = str(getattr(error, "reason", None) or error)
+        if "PEM lib" in reason:
+            reason = "this or its key is not what it should be in PEM"
+        raise ValueError(f"{path}: {reason.lower().replace('_', ' ')}") from error
 
 
 def _check_address(names: list[str], address: str) -> None:

@@ -115,3 +115,12 @@ def test_reads_go_on_when_a_member_dies(product: servers.Product) -> None:
             client.get("a")
         cluster.nodes[0].kill()
         assert [client.get("a").kvs[0].value for _ in range(6)] == [b"1"] * 6
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
+def test_a_call_that_found_no_connection_in_time_says_why_and_was_never_sent(host: str) -> None:
+    with Client(f"{host}:{free_port()}", timeout_s=0.5) as client, pytest.raises(EtcdError) as failed:
+        client.put("calls/nowhere", "1")
+    assert not isinstance(failed.value, OutcomeUnknownError)
+    assert failed.value.text == "context deadline exceeded"
+    assert any(host in note for note in failed.value.__notes__)

@@ -185,7 +185,7 @@ def test_members_of_two_clusters_do_not_mix() -> None:
             other = whole.add("x", {"x": whole.urls["b"], "a": whole.urls["a"]}, initial_cluster_token="other")
             other.start()
             await until(lambda: "cluster ID mismatch" in whole.nodes["a"].log_text())
-            await until(lambda: "412" in other.log_text())
+            await until(lambda: "412 Precondition Failed: cluster ID mismatch" in other.log_text())
 
     run(scenario())
 

@@ -246,7 +246,8 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
         ({"cert_file": cert, "key_file": key, "client_crl_file": missing}, f"open {missing}: no such file"),
         ({"cert_file": cert, "key_file": key, "client_crl_file": cert}, f"{cert}: "),
         ({"cert_file": cert, "key_file": other_key}, f"{cert}: key values mismatch"),
-        ({"cert_file": cert, "key_file": key, "trusted_ca_file": str(nonsense)}, f"{cert}: "),
+        ({"cert_file": cert, "key_file": key, "trusted_ca_file": str(nonsense)}, f"{nonsense}: no certificate"),
+        ({"cert_file": key, "key_file": key}, f"{key}: this or its key is not what it should be in pem"),
         (
             {"listen_peer_urls": ["https://127.0.0.1:1"]},
             "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",
