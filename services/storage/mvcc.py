@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from heapq import merge
 from typing import Final, cast
 
+from quorate.storage import schema
 from quorate.storage.database import ROW_BYTES, Database, Row, replaced
 from quorate.storage.index import OPEN_END, KeyIndex
 from quorate.storage.records import (
@@ -70,6 +71,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        schema.check_records(database.connection, database.marks.revision)
         newest = cast("dict[bytes, int]", dict(database.connection.execute("SELECT key, id FROM history ORDER BY id")))
         self.index = KeyIndex(newest)
         self.revision = database.marks.revision

@@ -44,15 +44,16 @@ def varint(number: int) -> bytes:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """(number, position behind it)."""
+    """(number, position behind it); IndexError where there is none of 64 bits."""
     number = shift = 0
-    while True:
+    while shift < 70:
         byte = data[position]
         position += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, position
         shift += 7
+    raise IndexError("a number of more than 64 bits")
 
 
 def bytes_field(tag: bytes, content: bytes) -> bytes:

@@ -63,6 +63,7 @@ def contents(path: Path) -> Contents:
             pass
         (live_keys,) = connection.execute(_LIVE_KEYS).fetchone()
         _, _, revision, compact_revision, _ = schema.marks(connection)
+        schema.check_records(connection, revision)
         return Contents(revision, compact_revision, live_keys)
     finally:
         connection.close()
@@ -92,6 +93,7 @@ def renew(path: Path, index: int, term: int, bump: int = 0, mark_compacted: bool
         if mark_compacted:
             connection.execute("UPDATE state SET scheduled_compact_revision = revision")
         schema.seal(connection)
+        schema.marks(connection)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

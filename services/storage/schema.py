@@ -31,9 +31,11 @@ from typing import Any, Final
 import google_crc32c
 
 from quorate.node.directories import sync_directory
+from quorate.wire.messages import MAIN_SHIFT, MAINS_MAX
 
 VERSION: Final = 5
 APPLICATION_ID: Final = 0x51554F52  # "QUOR": tells our file from another SQLite database
+REVISION_MAX: Final = MAINS_MAX // 2  # of a database that is opened: more will follow
 PAGE_BYTES: Final = 4096
 WRITER_CACHE_BYTES: Final = 16 * 1024 * 1024  # interior pages of a few million rows and the pages being appended to
 READER_CACHE_BYTES: Final = 2 * 1024 * 1024  # a reader goes through the file once; what it needs twice is in its cache
@@ -226,9 +228,18 @@ _MARKS: Final = f"SELECT {', '.join(MARKS)}, crc FROM state"  # noqa: S608 - nam
 
 def marks(connection: sqlite3.Connection) -> tuple[int, int, int, int, int]:
     """Where the database stands, in the order of MARKS; DamagedDatabase when that is not what was written."""
-    for first, second, third, fourth, fifth in opened(connection.execute(_MARKS)):
-        return first, second, third, fourth, fifth
+    for index, term, revision, scheduled, finished in opened(connection.execute(_MARKS)):
+        if index < 0 or term < 0 or not 0 < revision <= REVISION_MAX or not -1 <= finished <= scheduled <= revision:
+            raise DamagedDatabase("the database is damaged: it stands where none can")
+        return index, term, revision, scheduled, finished
     raise DamagedDatabase("the database is damaged: it does not say where it stands")
+
+
+def check_records(connection: sqlite3.Connection, revision: int) -> None:
+    """DamagedDatabase when there are records outside of the revisions there were."""
+    oldest, newest = connection.execute("SELECT min(id), max(id) FROM history").fetchone()
+    if newest is not None and not 0 < oldest <= newest < revision + 1 << MAIN_SHIFT:
+        raise DamagedDatabase("the database is damaged: a record is of no revision")
 
 
 def seal(connection: sqlite3.Connection) -> None:
@@ -262,7 +273,8 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
         raise DamagedDatabase(f"the file {path} is not a database of this program")
-    described = connection.execute("SELECT sql FROM sqlite_schema WHERE type = 'table'").fetchall()
+    # Triggers, views and indexes too: what a file says of itself can be SQL that runs when the file is used.
+    described = connection.execute("SELECT sql FROM sqlite_schema").fetchall()
     is_as_made = sorted(str(sql).strip() for (sql,) in described) == sorted(statement.strip() for statement in TABLES)
     if version != VERSION:
         text = f"the database {path} has format {version}, this program reads format {VERSION}"

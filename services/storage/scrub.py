@@ -69,6 +69,13 @@ def _verify_records(
 
 def _is_of(record: int, key: bytes, blob: bytes) -> bool:
     """Whether the blob is of this key and this revision."""
+    try:
+        return _says(blob, record, key)
+    except IndexError:
+        return False
+
+
+def _says(blob: bytes, record: int, key: bytes) -> bool:
     start = frame_bytes(len(blob))
     length, position = read_varint(blob, start + 1)
     if blob[position : position + length] != key:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from struct import error as StructError  # noqa: N812 - it is one
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
+from quorate.proto import rpc_pb2
 from quorate.storage.alarms import Alarms
 from quorate.storage.auth import AuthStore, Change
 from quorate.storage.database import Database
 from quorate.storage.lessor import Lessor
 from quorate.storage.mvcc import Store
 from quorate.storage.schema import DamagedDatabase, opened, sealed
+
+# What reading raises that meets another type or form than was written.
+NOT_AS_WRITTEN: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, DecodeError, LookupError, StructError, TypeError, ValueError),
+)
 
 
 class State:
@@ -32,8 +39,7 @@ class State:
             except BaseException:
                 self.database.close()
                 raise
-        except (AssertionError, AttributeError, LookupError, TypeError, ValueError, DecodeError) as error:
-            # What was written is never of another type or form.
+        except NOT_AS_WRITTEN as error:
             raise DamagedDatabase(f"the database {path} is damaged: {type(error).__name__} {error}") from error
         finally:
             gc.enable()
@@ -55,7 +61,9 @@ class State:
         )
         self.auth = AuthStore(token_ttl_ms)
         self.auth.load((Change(*row) for row in read("auth", "kind, name, value")), int(now * 1000))
-        self.alarms = Alarms((kind, _unsigned(member)) for kind, member in read("alarm", "kind, member_id"))
+        alarms = [(kind, _unsigned(member)) for kind, member in read("alarm", "kind, member_id")]
+        assert {kind for kind, _ in alarms} <= {rpc_pb2.NOSPACE, rpc_pb2.CORRUPT}, "an alarm of no kind"
+        self.alarms = Alarms(alarms)
 
     def commit(self) -> None:
         """Write everything that was applied as one transaction."""

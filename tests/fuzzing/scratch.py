@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+IN_MEMORY: Final = Path("/dev/shm")
 
 
 @functools.cache
 def directory() -> Path:
-    """Where to write; made when first asked for."""
-    return Path(tempfile.mkdtemp(prefix="quorate-fuzz-"))
+    """Where to write, in memory if the system has a place for that; made when first asked for."""
+    return Path(tempfile.mkdtemp(prefix="quorate-fuzz-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
 
 
 def file(content: bytes, name: str = "file") -> Path:
