@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from quorate.api.calling import Done
 from quorate.api.ring import Ring
 from quorate.wire import errors
-from quorate.wire.errors import CallFailed
-from quorate.wire.messages import SPACE, UNBOUNDED, Kind, Part
+from quorate.wire.identity import NODE
+from quorate.wire.messages import SPACE, UNBOUNDED, Kind, Op, Part
 
 NEAR_BYTES: Final = 64 * 1024 * 1024  # far above one request and what a worker may have under way
 
@@ -25,12 +26,17 @@ class Quota:
         self._left_bytes = UNBOUNDED
         ring.on_message(Part.STORAGE, Kind.SPACE, self._learn)
 
-    def check(self, cost_bytes: int) -> None:
-        """CallFailed when a change of this cost does not fit; storage then raises the alarm for this member."""
-        if cost_bytes and cost_bytes >= self._left_bytes:
-            self._ring.storage.send(Kind.SPACE)
-            self._ring.flush_soon()
-            raise CallFailed(errors.NO_SPACE)
+    def refuses(self, cost_bytes: int, done: Done, expires_at: float | None) -> bool:
+        """Whether a change of this cost does not fit; then `done` is told so when storage has raised the alarm for this
+        member, or has tried in vain."""
+        if not cost_bytes or cost_bytes < self._left_bytes:
+            return False
+
+        def refused(_code: int, _message: str, _response: bytes) -> None:
+            done(errors.NO_SPACE.code, errors.NO_SPACE.text, b"")
+
+        self._ring.add(self._ring.local, Op.OUT_OF_SPACE, b"", refused, expires_at, NODE)
+        return True
 
     def _learn(self, body: bytes) -> None:
         (self._left_bytes,) = SPACE.unpack(body)

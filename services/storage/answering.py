@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
-from quorate.storage.headers import answered
+from quorate.storage.headers import OutOfSpace, answered, failed
 from quorate.storage.reads import Answer, Compacting, Defragment, Readers, result_of
 from quorate.storage.vacuum import Vacuum
+from quorate.wire import errors
 from quorate.wire.messages import CONSENSUS_WORKER, STORAGE_WORKER, Kind, Origin, Part, pack_results
 from quorate.wire.sockets import Address, Channel, Endpoint
 
 EARLY_RESULTS_MAX: Final = 4096
 LATE_BACKLOG_BYTES: Final = 1024 * 1024  # of a channel; a further large answer waits above it
+
+NO_ROOM: Final = failed(errors.NO_SPACE)
 
 Place = tuple[Origin, int, int]  # who waits, chunk number, position in the chunk
 
@@ -33,6 +37,7 @@ class Answers:
         self._late: deque[tuple[Origin, int, int, bytes]] = deque()  # large answers that are ready
         self._defragmenting: list[Place] = []
         self._compacting: list[tuple[Place, int]] = []
+        self._unalarmed: list[Place] = []
 
     @property
     def is_late(self) -> bool:
@@ -51,13 +56,16 @@ class Answers:
                 continue
             self._send(origin, number, first, ready)
             first, ready = position + 1, []
-            if isinstance(result, Compacting):
+            if isinstance(result, OutOfSpace):
+                self._unalarmed.append((origin, number, position))
+            elif isinstance(result, Compacting):
                 self._compacting.append(((origin, number, position), result.revision))
             elif isinstance(result, Defragment):
                 self._defragmenting.append((origin, number, position))
                 self._vacuum.request()
             else:
-                self._readers.submit(self._deliver_to(origin, number, position), result.work)
+                place = (origin, number, position)
+                self._readers.submit(self._deliver_to(*place), result.work, partial(self._send, *place, [NO_ROOM]))
         self._send(origin, number, first, ready)
 
     def meet(self, worker: Channel) -> None:
@@ -79,6 +87,25 @@ class Answers:
         self._compacting = [each for each in self._compacting if each[1] > finished_revision]
         for (origin, number, position), _ in done:
             self._send(origin, number, position, [answered(b"")])
+
+    def without_room(self) -> None:
+        """The disk is full: nobody is left waiting for what takes room."""
+        places = [*self._defragmenting, *(place for place, _ in self._compacting)]
+        self._defragmenting = []
+        self._compacting = []
+        for place in places:
+            self._send(*place, [NO_ROOM])
+
+    @property
+    def waits_for_alarm(self) -> bool:
+        """Somebody is to be refused for want of room."""
+        return bool(self._unalarmed)
+
+    def alarmed(self) -> None:
+        """The alarm is on, or has been waited for in vain."""
+        places, self._unalarmed = self._unalarmed, []
+        for place in places:
+            self._send(*place, [NO_ROOM])
 
     def defragmented(self) -> None:
         """All free space was given back."""

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from quorate.proto import rpc_pb2
 from quorate.storage import txn
 from quorate.storage.database import Database
-from quorate.storage.headers import MALFORMED, UNKNOWN, Headers, failed
+from quorate.storage.headers import MALFORMED, UNKNOWN, Headers, OutOfSpace, failed
 from quorate.storage.judge import Judge
 from quorate.storage.records import VALUE_TAG, integer_field
 from quorate.storage.state import State
@@ -33,6 +33,13 @@ AUTH_COMMANDS: Final = frozenset(
 )
 EXPIRE: Final = Struct("<qQ")  # lease id, log index of the last renewal seen
 CHECKPOINT: Final = Struct("<qQI")  # lease id, log index of the last renewal seen, seconds left
+
+
+class NoRoom(CallFailed):
+    """The change was made, and with it the database has reached its quota."""
+
+    def __init__(self) -> None:
+        super().__init__(errors.NO_SPACE)
 
 
 class Applier:
@@ -72,13 +79,13 @@ class Applier:
             Op.AUTHENTICATE: self.authenticate,
         }
 
-    def chunk(self, chunk: Chunk) -> list[bytes]:
+    def chunk(self, chunk: Chunk) -> list[bytes | OutOfSpace]:
         """Apply the commands of a chunk: their results in order."""
         alarms = self.alarms
         self._guarded = alarms.is_out_of_space or alarms.is_corrupt or self._may_reach_quota(chunk)
         commands = self._commands
         judged = self.auth.enabled and chunk.origin.worker != STORAGE_WORKER
-        results: list[bytes] = []
+        results: list[bytes | OutOfSpace] = []
         for op, identity, body in commands_of(chunk.commands):
             command = commands.get(op)
             try:
@@ -92,6 +99,8 @@ class Applier:
                 else:
                     results.append(UNKNOWN)
                     continue
+            except NoRoom:
+                results.append(OutOfSpace())
             except CallFailed as failure:
                 assert not self.store.sub, "a command that fails has changed nothing"
                 results.append(failed(failure.error))
@@ -286,11 +295,16 @@ class Applier:
         self.data_reports.append(body)
         return b""
 
+    @property
+    def space_alarm_is_on(self) -> bool:
+        """Whether this member's own alarm is."""
+        return (rpc_pb2.NOSPACE, self.headers.member_id) in self.alarms.active
+
     def _may_reach_quota(self, chunk: Chunk) -> bool:
         return len(chunk.commands) + chunk.size * 256 >= self.space_left_bytes
 
     def _check_space(self) -> None:
-        """CallFailed, although the change was made, when the database has reached its quota."""
+        """NoRoom, although the change was made, when the database has reached its quota."""
         if self.space_left_bytes <= 0:
             self.wants_space_alarm = True
-            raise CallFailed(errors.NO_SPACE)
+            raise NoRoom

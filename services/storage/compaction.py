@@ -29,6 +29,7 @@ class Compaction:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._target = -1
+        self._rollbacks = 0  # of the database, when the last slice was done
         self._cursor = 0  # the record id up to which the target's scan is done
         self.records_dropped = 0
         self.slice_ms = Buckets(1, 2, 13)
@@ -51,15 +52,14 @@ class Compaction:
         """Reads that need revisions below this one have to end before the next slice."""
         return self._target if self._target >= 0 else self._store.compact_revision
 
-    def start_over(self) -> None:
-        """The last slices were not written: find them again."""
-        self._target = -1
-
     def advance(self, records_max: int = SLICE_RECORDS) -> None:
-        """Do one slice; only when `is_due`."""
+        """Do one slice; only when `is_due`. DiskFull when there is no room."""
         started = perf_counter()
         store = self._store
         database = store.database
+        if self._rollbacks != database.rollbacks:
+            self._rollbacks = database.rollbacks
+            self._target = -1  # the last slices were not written: find them again
         if self._target < 0:
             self._target = store.compact_revision
             self._cursor = max(0, self.finished_revision << MAIN_SHIFT) - 1

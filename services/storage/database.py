@@ -65,6 +65,17 @@ class DiskFull(Exception):  # noqa: N818 - it names the finding
     """The file system has no room for a transaction; it may have some later."""
 
 
+@contextmanager
+def room_for(database: Path) -> Iterator[None]:
+    """DiskFull where SQLite finds no room."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise DiskFull(f"no space for the database {database}") from error
+
+
 @dataclass(slots=True)
 class Marks:
     """The one row of `state`."""
@@ -95,6 +106,7 @@ class Database:
         self._inserted = 0  # so many of `pending` are in the open transaction already
         self._changes: list[tuple[str, tuple[Any, ...]]] = []
         self._in_transaction = False
+        self.rollbacks = 0  # of transactions that found no room
         self.marks = Marks(*schema.marks(self.connection))
         self._written = self._marks()
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
@@ -126,17 +138,15 @@ class Database:
         return self._checkpoint is not None and not self._checkpoint.done()
 
     def insert_pending(self) -> None:
-        """Put the pending rows into the open transaction, where this connection can read them."""
+        """Put the pending rows into the open transaction, where this connection can read them. DiskFull as `commit`."""
         if self._inserted < len(self.pending):
             self._begin()
             rows = self.pending[self._inserted :]
-            self.connection.executemany(
-                _INSERT,
-                [
-                    (record, previous, seal_of(record, previous, blob), key, blob)
-                    for record, previous, key, blob in rows
-                ],
-            )
+            sealed = [
+                (record, previous, seal_of(record, previous, blob), key, blob) for record, previous, key, blob in rows
+            ]
+            with self._room():
+                self.connection.executemany(_INSERT, sealed)
             self._inserted = len(self.pending)
 
     def commit(self) -> None:
@@ -145,13 +155,8 @@ class Database:
         DiskFull when there is no room: everything is still pending then, except what `run_many` did.
         """
         started = perf_counter()
-        try:
+        with self._room():
             written = self._write()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                raise
-            self._take_back()
-            raise DiskFull(f"no space for the database {self.path}") from error
         if written:
             self.pending = []
             self._changes = []
@@ -176,7 +181,17 @@ class Database:
         self._wal_bytes += self.pending_bytes + TRANSACTION_BYTES
         return True
 
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            with room_for(self.path):
+                yield
+        except DiskFull:
+            self._take_back()
+            raise
+
     def _take_back(self) -> None:
+        self.rollbacks += 1
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self._in_transaction = False
@@ -184,9 +199,10 @@ class Database:
         self.marks.finished_compact_revision = self._written[4]
 
     def run_many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Execute a statement for every row inside the next transaction, at once."""
+        """Execute a statement for every row inside the next transaction, at once. DiskFull as `commit`."""
         self._begin()
-        self.connection.executemany(statement, rows)
+        with self._room():
+            self.connection.executemany(statement, rows)
 
     def _begin(self) -> None:
         if not self._in_transaction:

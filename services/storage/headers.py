@@ -71,5 +71,11 @@ def failed(error: EtcdError) -> bytes:
     return pack_result(error.id, b"")
 
 
+class OutOfSpace:
+    """A refusal for want of room. It leaves when this member's alarm is on, so that who is refused finds the alarm."""
+
+    __slots__ = ()
+
+
 MALFORMED: Final = failed(errors.MALFORMED_REQUEST)
 UNKNOWN: Final = failed(errors.UNKNOWN_METHOD)

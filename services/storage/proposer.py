@@ -81,13 +81,13 @@ class Proposer:
 
     def _raise_space_alarm(self, now: float, commands: list[bytes]) -> None:
         applier = self._applier
-        if not applier.wants_space_alarm or now - self._space_alarm_proposed < ALARM_RETRY_SECONDS:
-            return
-        applier.wants_space_alarm = False
-        member_id = applier.headers.member_id
-        if (rpc_pb2.NOSPACE, member_id) not in applier.alarms.active:
+        if applier.space_alarm_is_on:
+            applier.wants_space_alarm = False
+            self._space_alarm_proposed = -ALARM_RETRY_SECONDS  # it was not lost; the next one need not wait
+        elif applier.wants_space_alarm and now - self._space_alarm_proposed >= ALARM_RETRY_SECONDS:
+            applier.wants_space_alarm = False
             self._space_alarm_proposed = now
-            commands.append(alarm(rpc_pb2.NOSPACE, member_id))
+            commands.append(alarm(rpc_pb2.NOSPACE, applier.headers.member_id))
 
 
 def alarm(kind: rpc_pb2.AlarmType.ValueType, member_id: int) -> bytes:

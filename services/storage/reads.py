@@ -21,8 +21,8 @@ from quorate.proto import rpc_pb2
 from quorate.storage import hashkv, ranges, schema, snapshot, txn
 from quorate.storage.apply import Applier
 from quorate.storage.buckets import Buckets
-from quorate.storage.database import read_blobs
-from quorate.storage.headers import MALFORMED, UNKNOWN, answered, failed
+from quorate.storage.database import DiskFull, read_blobs
+from quorate.storage.headers import MALFORMED, UNKNOWN, OutOfSpace, answered, failed
 from quorate.storage.mvcc import Store, walk_back
 from quorate.storage.records import integer_field
 from quorate.wire import errors
@@ -37,6 +37,7 @@ STORAGE_VERSION: Final = "3.6.0"
 RESPONSE_BYTES_MAX: Final = 2**31 - 1  # what gRPC can send
 
 Deliver = Callable[[bytes], None]
+Refuse = Callable[[], None]
 
 
 class Work(Protocol):
@@ -151,7 +152,7 @@ class Compacting:
         self.revision = revision
 
 
-Answer = bytes | Deferred | Defragment | Compacting
+Answer = bytes | OutOfSpace | Deferred | Defragment | Compacting
 
 
 class Questions:
@@ -177,6 +178,7 @@ class Questions:
             Op.CREDENTIALS: self.credentials,
             Op.TOKEN: self.token,
             Op.PERMISSION: lambda _body: b"",
+            Op.OUT_OF_SPACE: self.out_of_space,
         }
         auth = applier.auth
         self._auth_questions: dict[int, Callable[[Caller | None, bytes], Message]] = {
@@ -209,6 +211,8 @@ class Questions:
                 results.append(failed(failure.error))
             except DecodeError:
                 results.append(MALFORMED)
+            except DiskFull:  # what is not written yet could not be read
+                results.append(self.out_of_space(b""))
             else:
                 results.append(answered(answer) if isinstance(answer, bytes) else answer)
         return results
@@ -294,6 +298,11 @@ class Questions:
             raise CallFailed(errors.UNKNOWN_METHOD)
         return self._applier.alarm(body)
 
+    def out_of_space(self, _body: bytes) -> OutOfSpace:
+        """A worker refuses a change that does not fit."""
+        self._applier.wants_space_alarm = True
+        return OutOfSpace()
+
     # --- maintenance -------------------------------------------------------------------------------------------------
 
     def status(self, _body: bytes) -> bytes:
@@ -366,13 +375,16 @@ class Readers:
         self.image_seconds = Buckets(0.01, 2, 17)
         self._wake = wake
         self._pool = ThreadPoolExecutor(READER_THREADS, "reader")
-        self._waiting: deque[tuple[Deliver, Work]] = deque()
-        self._naming: tuple[Deliver, Scan] | None = None
+        self._waiting: deque[tuple[Deliver, Work, Refuse | None]] = deque()
+        self._naming: tuple[Deliver, Scan, Refuse | None] | None = None
         self._reading: dict[Future[bytes], tuple[Deliver, Work]] = {}
 
-    def submit(self, deliver: Deliver, work: Work) -> None:
-        """Take a deferred answer; `deliver` is given the result."""
-        self._waiting.append((deliver, work))
+    def submit(self, deliver: Deliver, work: Work, refuse: Refuse | None = None) -> None:
+        """Take a deferred answer; `deliver` is given the result.
+
+        Where the disk has no room for what was applied before, `refuse` is called instead; without one it waits.
+        """
+        self._waiting.append((deliver, work, refuse))
 
     @property
     def running(self) -> int:
@@ -386,7 +398,9 @@ class Readers:
 
     def revisions(self) -> Iterator[int]:
         """The revisions that must not be compacted away yet."""
-        for _, work in (*self._waiting, *self._reading.values()):
+        for _, work, _ in self._waiting:
+            yield work.revision
+        for _, work in self._reading.values():
             yield work.revision
         if self._naming:
             yield self._naming[1].revision
@@ -397,17 +411,17 @@ class Readers:
         if self._naming is None:
             if not self._waiting or len(self._reading) >= READER_THREADS:
                 return
-            deliver, work = self._waiting.popleft()
+            deliver, work, refuse = self._waiting.popleft()
             if not isinstance(work, Scan):
-                self._start(deliver, work, commit)
+                self._start(deliver, work, refuse, commit)
                 return
-            self._naming = (deliver, work)
-        deliver, scan = self._naming
+            self._naming = (deliver, work, refuse)
+        deliver, scan, refuse = self._naming
         if not scan.is_named:
             scan.name_keys()
         if scan.is_named:
             self._naming = None
-            self._start(deliver, scan, commit)
+            self._start(deliver, scan, refuse, commit)
 
     def collect(self) -> None:
         """Deliver the results of the reads that are done."""
@@ -415,14 +429,27 @@ class Readers:
             deliver, _ = self._reading.pop(future)
             deliver(future.result())
 
+    def without_room(self) -> None:
+        """Refuse those who can be, as what was applied before them cannot be written."""
+        if self._naming is not None:
+            self._waiting.appendleft(self._naming)
+            self._naming = None
+        waiting, self._waiting = self._waiting, deque()
+        for deliver, work, refuse in waiting:
+            if refuse is None:
+                self._waiting.append((deliver, work, refuse))
+            else:
+                refuse()
+
     def close(self) -> None:
         """Wait for the reads under way and forget the rest."""
         self._waiting.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _start(self, deliver: Deliver, work: Work, commit: Callable[[], bool]) -> None:
+    def _start(self, deliver: Deliver, work: Work, refuse: Refuse | None, commit: Callable[[], bool]) -> None:
         if not commit():
-            self._waiting.appendleft((deliver, work))
+            self._waiting.appendleft((deliver, work, refuse))
+            self.without_room()
             return
         future = self._pool.submit(work.read)
         self._reading[future] = (deliver, work)

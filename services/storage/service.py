@@ -67,6 +67,7 @@ QUIET_MS: Final = 5  # silence after which pending rows are written: the next re
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
 DISK_FULL_SECONDS: Final = 1.0
+ALARM_SECONDS_MAX: Final = 3.0  # a refusal waits no longer for its alarm
 IMAGE_RETRY_SECONDS: Final = 10.0
 TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this is for the memory it takes
 CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
@@ -116,6 +117,7 @@ class Service:
         self._is_quiet = False  # the last wait heard nothing
         self._dirty_since = 0.0
         self._told_size_bytes = 0
+        self._alarm_awaited_until = inf  # by those who are refused for want of room
         self._commit_again = 0.0  # not before: the disk was full
         self._checkpointed = clock.monotonic()
         self._proposals = 0
@@ -163,6 +165,8 @@ class Service:
             if not self._dirty_since and self.state.is_dirty:
                 self._dirty_since = now
         self._answer_later_ones()
+        if self.answers.waits_for_alarm:
+            self._refuse_when_alarmed(now)
         if self._scrub.fault is not None:
             raise self._scrub.fault
         if self.applier.data_checks or self.applier.data_reports:
@@ -225,14 +229,22 @@ class Service:
             return False
         if any(revision < self.compaction.pinned_by for revision in self.readers.revisions()):
             return False
-        self.compaction.advance()
+        try:
+            self.compaction.advance()
+        except DiskFull as finding:
+            self._bear_full_disk(finding)
+            return False
         self._dirty_since = self._dirty_since or self.applier.now
         return self.compaction.is_due
 
     def _advance_vacuum(self) -> None:
         if not self._commit():
             return
-        self.vacuum.advance()
+        try:
+            self.vacuum.advance()
+        except DiskFull as finding:
+            self._bear_full_disk(finding)
+            return
         if not self.vacuum.is_due:
             self.answers.defragmented()
 
@@ -254,14 +266,20 @@ class Service:
         try:
             self.state.commit()
         except DiskFull as finding:
-            self._log.error(str(finding))
-            self.applier.wants_space_alarm = True
-            self.compaction.start_over()
-            self._commit_again = self.applier.now + DISK_FULL_SECONDS
+            self._bear_full_disk(finding)
             return False
         self.publisher.committed()
         self._dirty_since = 0.0
         return True
+
+    def _bear_full_disk(self, finding: DiskFull) -> None:
+        """Refuse those who wait for what takes room; what was applied stays in memory, and in the log."""
+        self._log.error(str(finding))
+        self.applier.wants_space_alarm = True
+        self.vacuum.give_up()
+        self.answers.without_room()
+        self.readers.without_room()
+        self._commit_again = self.applier.now + DISK_FULL_SECONDS
 
     def _mind_checkpoint(self, now: float) -> None:
         database = self.state.database
@@ -334,8 +352,6 @@ class Service:
                     self._started = True
                 case Kind.ROLE:
                     self._role = Role.unpack(body)
-                case Kind.SPACE:
-                    self.applier.wants_space_alarm = True
                 case Kind.REFUSE:
                     pass  # of our own proposals: what is still true is proposed again
                 case Kind.WATCH_IDLE:
@@ -442,6 +458,13 @@ class Service:
             self.answers.compacted(finished)
         self.readers.collect()
         self.answers.send_late()
+
+    def _refuse_when_alarmed(self, now: float) -> None:
+        """Who is refused for want of room finds the alarm on, as in etcd, unless it cannot be ordered."""
+        self._alarm_awaited_until = min(self._alarm_awaited_until, now + ALARM_SECONDS_MAX)
+        if self.applier.space_alarm_is_on or now >= self._alarm_awaited_until:
+            self._alarm_awaited_until = inf
+            self.answers.alarmed()
 
     def _tell_watch(self, incarnation: int) -> Callable[[bytes], None]:
         def told(body: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from quorate.storage.database import Database
+from quorate.storage.database import Database, room_for
 from quorate.storage.schema import PAGE_BYTES
 
 SLICE_PAGES: Final = 128  # half a megabyte: a millisecond or two
@@ -29,10 +29,17 @@ class Vacuum:
         """Begin, or go on, until nothing is free."""
         self.is_due = True
 
+    def give_up(self) -> None:
+        """Leave what is free where it is."""
+        self.is_due = False
+
     def advance(self) -> None:
-        """Do one slice and commit it; the caller has committed what was pending."""
+        """Do one slice and commit it; the caller has committed what was pending. DiskFull when there is no room."""
         connection = self._database.connection
-        connection.executescript(f"PRAGMA incremental_vacuum({SLICE_PAGES})")  # `execute` ends behind the first page
+        with room_for(self._database.path):
+            connection.executescript(
+                f"PRAGMA incremental_vacuum({SLICE_PAGES})"
+            )  # `execute` ends behind the first page
         self._database.note_written(SLICE_PAGES * PAGE_BYTES)
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         self.is_due = free > 0

@@ -23,7 +23,7 @@ do about a loss is in the last column.
 | WATCH         | api → watch                      | api registers its live watchers again                             |
 | DELIVER       | watch → api                      | api registers again at the next revision                          |
 | IMAGE_TAKE, IMAGE_TAKEN, IMAGE_INSTALL | consensus ↔ storage | consensus asks again                                  |
-| SPACE         | storage ↔ api                    | the next one says more; storage judges again              |
+| SPACE         | storage → api                    | the next one says more; storage judges again              |
 | STATS_READ, STATS | any → any                    | the scrape shows what the others said                             |
 | AUTH          | storage → api                    | said with every hello of storage and at every change              |
 
@@ -77,7 +77,7 @@ class Kind(IntEnum):
     STATS = 22  # request id, then Prometheus text of this process
     AUTH = 23  # wire.identity.AuthState: what api knew of callers before it is void
     WATCH_IDLE = 25  # one byte, 1: nobody waits, storage need not publish each change; 0: somebody does; answered alike
-    SPACE = 24  # from storage Space; from api empty: a write was refused for want of space, raise the alarm
+    SPACE = 24  # Space
 
 
 class EntryKind(IntEnum):
@@ -134,6 +134,7 @@ class Op(IntEnum):
     ROLE_DELETE = 46
     ROLE_GRANT_PERMISSION = 47
     ROLE_REVOKE_PERMISSION = 48
+    OUT_OF_SPACE = 23  # no body: a worker refuses a change that does not fit; NO_SPACE, when the alarm is on
     PERMISSION = 49  # one byte, wire.identity.Need: may the caller ask another part for this
     CREDENTIALS = 50  # user name as UTF-8; answered with wire.identity.Credentials
     TOKEN = 51  # token as UTF-8; answered with wire.identity.Caller, or empty while auth is off

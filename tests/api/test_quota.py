@@ -1,6 +1,5 @@
 """The share of the quota that api judges."""
 
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -8,40 +7,48 @@ import pytest
 from quorate.api.quota import NEAR_BYTES, Quota
 from quorate.api.ring import Ring
 from quorate.wire import errors
-from quorate.wire.errors import CallFailed
-from quorate.wire.messages import SPACE, UNBOUNDED, Kind, Part
+from quorate.wire.identity import NODE
+from quorate.wire.messages import SPACE, UNBOUNDED, Kind, Op, Part
 
 
 class RingOfStorage:
-    """The part of a ring that quota uses; remembers what storage was told."""
+    """The part of a ring that quota uses; remembers what storage was asked."""
 
     def __init__(self) -> None:
         self.handlers: dict[tuple[Part, Kind], object] = {}
-        self.told: list[int] = []
-        self.storage = SimpleNamespace(send=self.told.append)
+        self.local = "the lane of this member"
+        self.asked: list[tuple[object, ...]] = []
 
     def on_message(self, part: Part, kind: Kind, handler: object) -> None:
         self.handlers[part, kind] = handler
 
-    def flush_soon(self) -> None:
-        pass
+    def add(self, *asked: object) -> None:
+        self.asked.append(asked)
 
 
-def test_a_write_that_cannot_fit_is_refused_and_storage_is_told_to_raise_the_alarm() -> None:
+def test_a_write_that_cannot_fit_is_refused_when_storage_has_raised_the_alarm() -> None:
     ring = RingOfStorage()
     quota = Quota(cast(Ring, ring))
     learn = ring.handlers[Part.STORAGE, Kind.SPACE]
     assert callable(learn)
-    quota.check(10**12)
+    told: list[object] = []
+
+    def refuses(cost_bytes: int) -> bool:
+        return quota.refuses(cost_bytes, lambda *outcome: told.append(outcome), None)
+
+    assert not refuses(10**12)
     learn(SPACE.pack(1000))
     assert quota.is_near
-    quota.check(999)
-    quota.check(0)
-    assert [] == ring.told
-    with pytest.raises(CallFailed) as failure:
-        quota.check(1000)
-    assert errors.NO_SPACE == failure.value.error
-    assert [Kind.SPACE] == ring.told
+    assert not refuses(999)
+    assert not refuses(0)
+    assert [] == ring.asked
+    assert refuses(1000)
+    ((lane, op, body, raised, expires_at, identity),) = ring.asked
+    assert (ring.local, Op.OUT_OF_SPACE, b"", None, NODE) == (lane, op, body, expires_at, identity)
+    assert [] == told
+    assert callable(raised)
+    raised(errors.TIMEOUT.code, errors.TIMEOUT.text, b"")
+    assert [(errors.NO_SPACE.code, errors.NO_SPACE.text, b"")] == told
 
 
 @pytest.mark.parametrize(

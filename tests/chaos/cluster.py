@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -114,6 +115,7 @@ class Battlefield:
                     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
                     waits = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/wchan")]
                     self.note(f"{node.name}: {pid} {processes.command_line(pid)[-60:]} is {state} in {' '.join(waits)}")
+                    self.note(_stacks(pid))
 
     async def leader(self, within_s: float = 5.0) -> Member | None:
         """The member that most members call the leader, if there is one in time."""
@@ -170,6 +172,16 @@ class Battlefield:
                 self.note(text)
                 await asyncio.to_thread(node.kill)
                 node.start()
+
+
+def _stacks(pid: int) -> str:
+    """What its threads execute, where py-spy is installed; else empty."""
+    if shutil.which("py-spy") is None:
+        return ""
+    with suppress(subprocess.TimeoutExpired):
+        dump = subprocess.run(["py-spy", "dump", "--pid", str(pid)], capture_output=True, check=False, timeout=20)
+        return dump.stdout.decode(errors="replace")
+    return "its stacks could not be read in time"
 
 
 def _leads(status: rpc_pb2.StatusResponse | None) -> TypeGuard[rpc_pb2.StatusResponse]:

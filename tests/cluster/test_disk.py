@@ -8,24 +8,27 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from bench import servers
 from bench.servers import Cluster, Node
 from quorate.proto import rpc_pb2
 from quorate.wire import errors
-from tests.cluster.writing import Writer, get, put, writing
+from tests.cluster.writing import CALL_S_MAX, Writer, get, put, writing
 from tests.support.cluster import product_cluster, quorate_cluster, wait_until
 from tests.support.rpc import calling, refusal
 
 DISK_MIB = 24
 SMALL_SEGMENTS = {"QUORATE_WAL_SEGMENT_BYTES": str(1 << 20)}
 ENDS_WITHIN_S = 30.0
+LEASE = 7
 
 
 @contextmanager
@@ -95,6 +98,74 @@ def test_with_a_full_disk_writes_are_refused_and_go_on_when_there_is_room() -> N
             node.start()
             everything_is_there(node, writer)
             node.kill()
+
+
+EVERYTHING = rpc_pb2.RangeRequest(key=b"w/", range_end=b"w0")
+WITH_A_FULL_DISK: dict[str, Message] = {
+    "KV/Put": rpc_pb2.PutRequest(key=b"a", value=b"b"),
+    "KV/Range": EVERYTHING,
+    "KV/DeleteRange": rpc_pb2.DeleteRangeRequest(key=b"a"),
+    "KV/Txn": rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_range=EVERYTHING)]),
+    "KV/Compact": rpc_pb2.CompactionRequest(revision=500, physical=True),
+    "Lease/LeaseGrant": rpc_pb2.LeaseGrantRequest(TTL=60),
+    "Lease/LeaseRevoke": rpc_pb2.LeaseRevokeRequest(ID=LEASE),
+    "Lease/LeaseTimeToLive": rpc_pb2.LeaseTimeToLiveRequest(ID=LEASE),
+    "Lease/LeaseLeases": rpc_pb2.LeaseLeasesRequest(),
+    "Cluster/MemberList": rpc_pb2.MemberListRequest(linearizable=True),
+    "Cluster/MemberAdd": rpc_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:1"], isLearner=True),
+    "Auth/AuthStatus": rpc_pb2.AuthStatusRequest(),
+    "Auth/UserAdd": rpc_pb2.AuthUserAddRequest(name="root", password="a"),
+    "Auth/RoleAdd": rpc_pb2.AuthRoleAddRequest(name="role"),
+    "Auth/AuthEnable": rpc_pb2.AuthEnableRequest(),
+    "Maintenance/Alarm": rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.GET),
+    "Maintenance/Status": rpc_pb2.StatusRequest(),
+    "Maintenance/Defragment": rpc_pb2.DefragmentRequest(),
+    "Maintenance/Hash": rpc_pb2.HashRequest(),
+    "Maintenance/HashKV": rpc_pb2.HashKVRequest(),
+    "Maintenance/MoveLeader": rpc_pb2.MoveLeaderRequest(targetID=1),
+    "Maintenance/Snapshot": rpc_pb2.SnapshotRequest(),
+}
+MAY_BE_REFUSED = {
+    *("KV/Put", "KV/Range", "KV/Txn", "KV/Compact", "Lease/LeaseGrant"),
+    *("Maintenance/Defragment", "Maintenance/Hash", "Maintenance/HashKV", "Maintenance/Snapshot"),
+}
+
+
+def outcome(node: Node, name: str, request: Message) -> str:
+    """What a call ends with, by its code and text; empty for an answer."""
+    with calling(node.endpoint) as caller:
+        try:
+            if name == "Maintenance/Snapshot":
+                for _ in caller.stream(name, [request], CALL_S_MAX):
+                    pass
+            else:
+                caller.unary(name, request, CALL_S_MAX)
+        except grpc.RpcError as error:
+            return " ".join(refusal(error))
+    return ""
+
+
+def test_with_a_full_disk_every_call_ends_in_time() -> None:
+    product = servers.quorate()
+    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
+    with product_cluster(product, 1, ready=False) as cluster:
+        node = cluster.nodes[0]
+        with small_disk(node.data_dir):
+            node.start()
+            node.wait_ready()
+            with writing(cluster) as writer:
+                writer.wait_for(600)
+                with calling(node.endpoint) as caller:
+                    caller.unary("Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(ID=LEASE, TTL=600))
+                fill(node.data_dir / "ballast")
+                wait_until(lambda: refused(node) == errors.NO_SPACE.text, "puts are refused")
+                with ThreadPoolExecutor(len(WITH_A_FULL_DISK)) as pool:
+                    ends = pool.map(lambda each: outcome(node, *each), WITH_A_FULL_DISK.items())
+                    outcomes = dict(zip(WITH_A_FULL_DISK, ends, strict=True))
+            node.kill()
+    assert not {name: text for name, text in outcomes.items() if "DEADLINE" in text or "UNAVAILABLE" in text}
+    without_room = {name for name, text in outcomes.items() if errors.NO_SPACE.text in text or "no room" in text}
+    assert without_room <= MAY_BE_REFUSED
 
 
 def test_a_node_that_is_started_on_a_full_disk_loses_nothing_and_serves_when_there_is_room() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from quorate.proto import rpc_pb2
 from quorate.storage.apply import Applier
 from quorate.storage.compaction import Compaction
-from quorate.storage.headers import Headers
+from quorate.storage.headers import Headers, OutOfSpace, failed
 from quorate.storage.reads import Deferred, Questions, Scan
 from quorate.storage.state import State
 from quorate.wire import errors
@@ -130,7 +130,7 @@ class Member:
         results = self.applier.chunk(chunk)
         marks.applied_index = index + 1
         marks.applied_term = self.term
-        return results
+        return [failed(errors.NO_SPACE) if isinstance(each, OutOfSpace) else each for each in results]
 
 
 def _response(op: int, result: bytes) -> Any:

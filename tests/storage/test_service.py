@@ -432,17 +432,72 @@ def test_a_stop_while_the_disk_is_full_is_an_orderly_one(ring: Ring) -> None:
     assert 20 == len(ring.state.database.pending)
 
 
-def test_a_full_database_refuses_and_raises_the_alarm(ring: Ring) -> None:
+TAKES_ROOM = {
+    "a hash of the keys": pack_command(Op.HASH_KV, b""),
+    "a hash of everything": pack_command(Op.HASH, b""),
+    "a backup": pack_command(Op.SNAPSHOT, b""),
+    "a large range": get(b"\0", b"\0"),
+    "a defragmentation": pack_command(Op.DEFRAGMENT, b""),
+    "the end of a compaction": pack_command(Op.COMPACTED, (21).to_bytes(8, "little")),
+}
+
+
+@pytest.mark.parametrize("command", TAKES_ROOM.values(), ids=TAKES_ROOM)
+def test_with_a_full_disk_nobody_is_left_waiting_for_what_takes_room(
+    ring: Ring, command: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "INLINE_KEYS_MAX", 0)
+    monkeypatch.setattr(service, "DISK_FULL_SECONDS", 0.1)
+    execute = ring.state.database.connection.execute
+    (pages,) = execute("PRAGMA page_count").fetchone()
+    execute(f"PRAGMA max_page_count = {pages}")
+    ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(20)])
+    ring.entry(pack_command(Op.COMPACT, rpc_pb2.CompactionRequest(revision=21).SerializeToString()))
+    ring.results(2)
+    ring.read(command, command, number=1)
+    refused = [error_id for _, _, _, results in ring.results(2) for error_id, _ in results]
+    assert [errors.NO_SPACE.id] * 2 == refused
+    execute("PRAGMA max_page_count = 1000000")
+    ring.read(command, number=2)
+    ((_, _, _, [(error_id, _)]),) = ring.results()
+    assert not error_id
+
+
+def test_a_full_database_raises_the_alarm_and_then_refuses(ring: Ring) -> None:
     ring.service.applier.quota_bytes = 1
     ring.entry(put(b"a"))
-    ((_, _, _, [(error_id, _)]),) = ring.results()
-    assert errors.NO_SPACE.id == error_id
+    ring.read(pack_command(Op.OUT_OF_SPACE, b""), number=1, kind=Kind.LOCAL)
     ring.until(lambda: ring.consensus.of(Kind.PROPOSE))
     (chunk,) = chunks_of(ring.consensus.of(Kind.PROPOSE)[0])
     ((op, _, body),) = commands_of(chunk.commands)
     assert Op.ALARM == op
     request = rpc_pb2.AlarmRequest.FromString(body)
     assert (MEMBER_ID, rpc_pb2.NOSPACE) == (request.memberID, request.alarm)
+    assert [] == ring.api.of(Kind.RESULTS)
+    ring.entry(pack_command(op, body), origin=chunk.origin)
+    assert [errors.NO_SPACE.id] * 2 == [error_id for _, _, _, [(error_id, _)] in ring.results(2)]
+
+
+def test_a_refusal_whose_alarm_cannot_be_ordered_leaves_nevertheless(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "ALARM_SECONDS_MAX", 0.05)
+    ring.service.applier.quota_bytes = 1
+    ring.entry(put(b"a"))
+    ((_, _, _, [(error_id, _)]),) = ring.results()
+    assert errors.NO_SPACE.id == error_id
+
+
+def test_an_alarm_that_was_taken_back_is_raised_again_at_once(ring: Ring) -> None:
+    ring.service.applier.quota_bytes = 1
+    for number in range(1, 3):
+        ring.entry(put(b"a"))
+        ring.until(lambda number=number: len(proposed(ring, Op.ALARM)) == number)  # type: ignore[misc]
+        ring.entry(pack_command(Op.ALARM, proposed(ring, Op.ALARM)[-1]))
+        ring.until(lambda: ring.service.applier.space_alarm_is_on)
+        off = rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=MEMBER_ID, alarm=rpc_pb2.NOSPACE)
+        ring.entry(pack_command(Op.ALARM, off.SerializeToString()))
+        ring.until(lambda: not ring.service.applier.space_alarm_is_on)
 
 
 def test_figures_are_told_to_whoever_asks(ring: Ring) -> None:

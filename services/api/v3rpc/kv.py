@@ -56,8 +56,8 @@ class KV:
         request = PutRequest.FromString(body)
         check_put(request)
         self._limits.check_size(body)
-        if self._quota.is_near:
-            self._quota.check(put_cost(request.key, request.value))
+        if self._quota.is_near and self._quota.refuses(put_cost(request.key, request.value), done, expires_at):
+            return
         self._ring.add(self._ring.writes, Op.PUT, body, done, expires_at, context.identity)
 
     def delete_range(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
@@ -71,8 +71,8 @@ class KV:
         ring = self._ring
         if not is_read_only(request):
             self._limits.check_size(body)
-            if self._quota.is_near:
-                self._quota.check(txn_cost(request))
+            if self._quota.is_near and self._quota.refuses(txn_cost(request), done, expires_at):
+                return
             lane = ring.writes
         else:
             lane = ring.local if is_serializable(request) else ring.reads

@@ -73,7 +73,8 @@ class Lease:
 
     def grant(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         request = LeaseGrantRequest.FromString(body)
-        self._quota.check(LEASE_COST_BYTES)
+        if self._quota.refuses(LEASE_COST_BYTES, done, expires_at):
+            return
         if request.ID:
             self._ring.add(self._ring.writes, Op.LEASE_GRANT, body, done, expires_at, context.identity)
         else:
