@@ -25,7 +25,8 @@ from quorate.watch import broadcaster, groups
 from quorate.wire import messages
 from quorate.wire.messages import EVENTS, Kind, Part
 from quorate.wire.watching import MARK, Told
-from tests.simulation.whole.plan import Plan, Visitor, draw
+from tests.simulation import bugs_of_rights as rights
+from tests.simulation.whole.plan import WIDE, Links, Plan, Visitor, draw, with_people
 from tests.simulation.whole.run import Outcome, run
 from tests.simulation.whole.world import MS, SECOND
 
@@ -48,6 +49,8 @@ class Bug:
     kinds: tuple[str, ...] = ("leader transfer",)
     clients: tuple[str, ...] = KEYS
     nodes: int = 0
+    users: str = ""
+    links: Links = WIDE
 
     @property
     def name(self) -> str:
@@ -58,7 +61,8 @@ def plan_of(bug: Bug, seed: int) -> Plan:
     """A short run with the faults and the clients that matter."""
     plan = draw(seed, kinds=bug.kinds, length=6 * SECOND)
     visitors = tuple(Visitor(n, kind, seed * 100 + n, 20 * MS) for n, kind in enumerate(bug.clients))
-    return plan.without(visitors=visitors, nodes=bug.nodes or plan.nodes)
+    plan = plan.without(visitors=visitors, nodes=bug.nodes or plan.nodes, links=bug.links)
+    return with_people(plan, bug.users) if bug.users else plan
 
 
 def notices(bug: Bug, seed: int) -> Outcome:
@@ -507,6 +511,8 @@ def answers_for_a_predecessor_are_taken(patch: Patch) -> None:
 
 
 POWER: Final = ("power loss of a node", "power loss at a step", "power loss of all")
+NARROW: Final = Links(1, 5 * MS, 64)
+LATE: Final = ("stop a process", "delay", "kill api", "slow links inside")
 ELECTIONS: Final = ("isolate the leader", "campaign", "kill consensus", "partition")
 
 BUGS: Final[tuple[Bug, ...]] = (
@@ -533,20 +539,20 @@ BUGS: Final[tuple[Bug, ...]] = (
     Bug(the_revision_goes_back_after_a_crash, "etcd #13766, #17780", 0, ("kill storage", "crash a node")),
     Bug(the_applied_index_is_written_before_the_rows, "etcd #14685", 0, ("kill storage", "crash a node")),
     Bug(rows_are_forgotten_when_the_disk_is_full, "ENOSPC", 0, ("full database", "kill storage")),
-    Bug(a_member_answers_before_it_is_where_it_was, "here", -1, ("full database", "kill storage"), STALE),
+    Bug(a_member_answers_before_it_is_where_it_was, "here", 2, ("full database", "kill storage"), STALE, links=NARROW),
     Bug(a_deletion_of_nothing_makes_a_revision, "revisions without a hole", 0),
     Bug(comparisons_are_not_looked_at, "lost update", 0),
     Bug(each_put_of_a_transaction_has_its_own_revision, "atomicity", 0),
     Bug(answers_carry_the_revision_before, "etcd #18667's class", 0),
     Bug(compaction_drops_what_is_visible, "MVCC", 0, ("compaction", "kill storage")),
-    Bug(compaction_drops_the_deletion_at_its_revision, "etcd #18089, #19179", 12, ("compaction", "kill api"), WATCH),
+    Bug(compaction_drops_the_deletion_at_its_revision, "etcd #18089, #19179", 24, ("compaction", "kill api"), WATCH),
     Bug(members_apply_by_their_own_clocks, "etcd #14571's class", 2, ("leader transfer",), LEASES, 3),
     Bug(a_renewal_does_not_move_the_deadline, "leases", 0, ("leader transfer",), LEASES),
     Bug(a_restart_takes_the_time_of_leases, "leases", 0, ("kill storage", "crash a node"), LEASES),
     Bug(leases_end_where_nobody_leads, "leases", 0, ("leader transfer",), LEASES),
     Bug(an_expired_lease_leaves_its_keys, "leases", 0, ("leader transfer",), LEASES),
     Bug(a_gap_is_skipped, "etcd #17529", 2, ("kill watch", "kill storage", "crash a node"), WATCH),
-    Bug(what_is_replayed_is_told_again, "etcd #15271, #17247", 29, ("kill storage", "crash a node"), WATCH),
+    Bug(what_is_replayed_is_told_again, "etcd #15271, #17247", 103, ("kill storage", "crash a node"), WATCH),
     Bug(a_restarted_watch_process_begins_at_the_present, "here", 0, ("kill watch",), WATCH),
     Bug(a_restarted_watch_process_tells_everything_again, "etcd #20221's class", 5, ("kill watch",), WATCH),
     Bug(a_mark_promises_too_much, "etcd #15220", 8, ("kill watch", "kill storage"), WATCH),
@@ -557,6 +563,29 @@ BUGS: Final[tuple[Bug, ...]] = (
     Bug(writes_are_asked_again_after_a_restart, "jetcd", 2, ("kill consensus", "kill storage")),
     Bug(reads_are_answered_by_whoever_is_asked, "etcd 0.4, Consul", 0, ("delay", "partition"), nodes=3),
     Bug(answers_for_a_predecessor_are_taken, "here", 4, ("kill api",)),
+    Bug(rights.only_the_member_that_was_asked_judges_rights, "etcd #14571's class", 0, nodes=3, users="simple"),
+    Bug(rights.a_caller_keeps_the_rights_it_came_with, "etcd #14571's class", 4, LATE, nodes=3, users="jwt"),
+    Bug(rights.a_session_outlives_a_change_of_rights, "stale caches", 1, LATE, nodes=3, users="simple"),
+    Bug(rights.compiled_rights_are_not_thrown_away, "stale caches", 0, users="simple"),
+    Bug(rights.nested_operations_are_not_judged, "CVE-2026-33343", 0, users="simple"),
+    Bug(rights.a_range_of_rights_holds_its_end, "off by one", 0, users="simple"),
+    Bug(rights.a_range_is_judged_by_where_it_begins, "intervals", 0, users="jwt"),
+    Bug(
+        rights.roles_do_not_survive_a_restart,
+        "etcd #14571's class",
+        0,
+        ("kill storage", "crash a node"),
+        users="simple",
+    ),
+    Bug(
+        rights.a_restart_forgets_that_there_are_users,
+        "etcd #14571",
+        0,
+        ("kill storage", "crash a node"),
+        users="simple",
+    ),
+    Bug(rights.members_have_users_from_different_entries_on, "etcd #14571's class", 1, nodes=3, users="simple"),
+    Bug(rights.a_role_that_is_deleted_stays_with_its_users, "rights", 0, users="simple"),
 )
 SEEDS_MAX: Final = 500
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.whole.plan import draw
+from tests.simulation.whole.node import WatchHost
+from tests.simulation.whole.plan import draw, with_people
 from tests.simulation.whole.run import run
+from tests.simulation.whole.world import SECOND
 
 SEEDS = range(int(os.environ.get("QUORATE_SIM_SEEDS", "12")))
 
@@ -31,3 +33,23 @@ def test_a_whole_cluster_keeps_its_promises_and_recovers(seed: int) -> None:
 def test_a_seed_is_the_same_run_every_time() -> None:
     plan = draw(6)
     assert run(plan).digest == run(plan).digest
+
+
+def test_a_failing_seed_is_the_same_run_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run has a directory of its own, and what fails may name it."""
+
+    def boot(self: WatchHost) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(self.node.config.database_path))
+
+    monkeypatch.setattr(WatchHost, "boot", boot)
+    outcome, again = run(draw(6)), run(draw(6))
+    assert "watch ended: FileNotFoundError: [Errno 2] No such file or directory: '/n" in outcome.violation
+    assert (outcome.violation, outcome.digest) == (again.violation, again.digest)
+
+
+@pytest.mark.parametrize("users", ["simple", "jwt"])
+def test_rights_are_given_and_taken_away_while_everything_breaks(users: str) -> None:
+    """A seed of every kind of fault that is short."""
+    outcome = run(with_people(draw(3, length=8 * SECOND), users))
+    assert "" == outcome.violation
+    assert outcome.visits

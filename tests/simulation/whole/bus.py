@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from tests.simulation.whole.world import MS, Process, current
 
-FRAMES_MAX = 16
 HOP = (5, 60)  # microseconds from process to process
 
 
@@ -85,7 +84,7 @@ class Outbox:
         self.path = path
 
     def send(self, frame: bytes, _flags: int) -> None:
-        if len(self.frames) >= FRAMES_MAX:
+        if len(self.frames) >= buses[0].frames_max:
             raise Again
         self.process.step()
         self.frames.append(frame)
@@ -123,14 +122,14 @@ class Outbox:
             if self.process.life == self.life:
                 self.pump(rng.randint(10, 100) * MS)
             return
-        if len(inbox.frames) >= FRAMES_MAX:
+        if len(inbox.frames) >= buses[0].frames_max:
             if self not in inbox.senders:
                 inbox.senders.append(self)
             return
         self.met = inbox
         inbox.frames.append(self.frames.popleft())
         inbox.notify()
-        self.pump(1)
+        self.pump(buses[0].gap)
 
 
 class Monitor:
@@ -173,6 +172,8 @@ class Bus:
         self.by_descriptor: dict[int, Inbox] = {}
         self.next_descriptor = 0
         self.slowness = 1
+        self.frames_max = 16  # at each end of a link
+        self.gap = 1  # between two frames that follow one another
 
 
 buses: list[Bus] = [Bus()]

@@ -17,6 +17,8 @@ from quorate.wire.errors import CallFailed
 from quorate.wire.messages import Op
 from tests.checking.history import Fate, Kind, Operation, Txn
 from tests.checking.leases import Fenced, Leasing, Renewal
+from tests.checking.rights import NEVER, Grant, Visit
+from tests.simulation.whole.people import UNAUTHORIZED, WORKER, Person
 from tests.simulation.whole.world import MS, SECOND
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 PATIENCE = (SECOND // 5, SECOND, 12 * SECOND)
 OK = 0
 LOST = -1  # the connection ended, or the client did not wait any longer
-WITHOUT_EFFECT = (errors.TOO_MANY_REQUESTS.text, errors.NO_SPACE.text)
+WITHOUT_EFFECT = UNAUTHORIZED | {errors.TOO_MANY_REQUESTS.text}
 
 Answered = Callable[[int, str, bytes], None]
 
@@ -41,6 +43,9 @@ class Histories:
         self.leasings: list[Leasing] = []
         self.fences: list[Fenced] = []
         self.leased: set[bytes] = set()  # keys that were put under a lease
+        self.grants: list[Grant] = [Grant(b"nobody/")]
+        self.visits: list[Visit] = []
+        self.users_since = NEVER
         self.answered = 0
         self.failed: dict[str, int] = {}
 
@@ -58,6 +63,7 @@ class Client:
         self.node: SimNode = self.rng.choice(cluster.nodes)
         self.calls = 0
         self.is_over = False
+        self.person = Person(WORKER, self.rng) if cluster.plan.users else None
         self._values = 0
 
     @property
@@ -111,6 +117,8 @@ class Client:
                 if code == OK:
                     self.histories.answered += 1
                 else:
+                    if self.person is not None:
+                        self.person.refused(text)
                     self.histories.failed[text] = self.histories.failed.get(text, 0) + 1
                     if self.rng.random() < 0.5:
                         self.move()
@@ -122,10 +130,20 @@ class Client:
             ring = api.ring
             assert ring is not None
             expires_at = ring.now() + patience / SECOND if patience < 5 * SECOND else None
-            try:
-                ring.add(getattr(ring, lane), op, request, done, expires_at)
-            except CallFailed as failure:
-                done(failure.error.code, failure.error.text, b"")
+
+            def send(code: int, text: str, identity: bytes) -> None:
+                if code:
+                    done(code, text, b"")
+                    return
+                try:
+                    ring.add(getattr(ring, lane), op, request, done, expires_at, identity)
+                except CallFailed as failure:
+                    done(failure.error.code, failure.error.text, b"")
+
+            if self.person is None:
+                send(OK, "", b"")
+            else:
+                self.person.enter(api, send)
 
         patience = self.rng.choice(PATIENCE)
         api.on_end[self.number] = lambda: done(LOST, "connection lost", b"")
@@ -136,7 +154,7 @@ class Client:
 def fate_of(code: int, text: str) -> Fate:
     if code == OK:
         return Fate.DONE
-    return Fate.REFUSED if text in WITHOUT_EFFECT[:1] else Fate.UNKNOWN
+    return Fate.REFUSED if text in WITHOUT_EFFECT else Fate.UNKNOWN
 
 
 class Keys(Client):
@@ -335,11 +353,19 @@ class Leases(Transactions):
 
         def answered(code: int, _text: str, body: bytes) -> None:
             kept = leasing
-            if code == OK and (ttl := int.from_bytes(body[-8:], "little")) > 0:
+            ttl = 0
+            if code == OK:
+                is_named = self.person is not None
+                ttl = rpc.LeaseKeepAliveResponse.FromString(body).TTL if is_named else ttl_of(body)
+            if ttl > 0:
                 kept = leasing._replace(renewals=[*leasing.renewals, renewal(invoked, self.world.now, ttl)])
             self._keep(kept, times - 1)
 
-        self.call(Op.LEASE_RENEW, leasing.lease.to_bytes(8, "little"), answered)
+        if self.person is None:
+            self.call(Op.LEASE_RENEW, leasing.lease.to_bytes(8, "little"), answered)
+        else:  # as api does for callers with a name
+            request = rpc.LeaseKeepAliveRequest(ID=leasing.lease).SerializeToString()
+            self.call(Op.LEASE_KEEP_ALIVE, request, answered)
 
     def _revoke(self, leasing: Leasing) -> None:
         invoked = self.world.now
@@ -349,6 +375,11 @@ class Leases(Transactions):
 
         request = rpc.LeaseRevokeRequest(ID=leasing.lease).SerializeToString()
         self.call(Op.LEASE_REVOKE, request, answered)
+
+
+def ttl_of(renewed: bytes) -> int:
+    """What the answer to a renewal without a name says."""
+    return int.from_bytes(renewed[-8:], "little")
 
 
 def renewal(invoked: int, returned: int, ttl: int) -> Renewal:

@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from quorate.api.token_settings import JwtSettings
+from quorate.api.tokens import JsonWebTokens
 from quorate.consensus.membership import Member
 from quorate.consensus.raft.messages import Role
+from quorate.storage.auth import AuthStore
 from quorate.wire.messages import MAIN_SHIFT
 from tests.simulation.whole import disk as disks
+from tests.simulation.whole.bus import buses
 from tests.simulation.whole.config import NodeKnobs, peer_url
 from tests.simulation.whole.installed import System, installed
 from tests.simulation.whole.ledger import Ledger, demand
@@ -37,11 +41,13 @@ class SimCluster:
         self.ledger = Ledger()
         self.network = SimNetwork(self.world, Weather(**plan.weather), plan.encodes)
         self.rng = random.Random(f"{plan.seed} cluster")
+        buses[0].frames_max, buses[0].gap = plan.links.frames_max, plan.links.gap
         self.world_calm = False  # no more faults
         self.may_fail = False  # a fault is on that may end a process
         self.may_rot = False
         self.is_changing = False
         self.refusals: list[str] = []
+        self.signer = signer(base) if plan.users == "jwt" else None
         self.faults_done: dict[str, int] = {}
         self.nodes: list[SimNode] = []
         founders = {f"n{number}": number for number in range(1, plan.nodes + 1)}
@@ -145,10 +151,24 @@ class SimCluster:
                 for lease in state.lessor.leases.values()
             }
             marks = state.database.marks
-            everything = (marks.revision, marks.applied_index, marks.scheduled_compact_revision, held, leases)
+            users = rights(state.auth)
+            everything = (marks.revision, marks.applied_index, marks.scheduled_compact_revision, held, leases, users)
             if first is None:
                 first = everything
             demand(first == everything, f"{node.name} does not hold what {self.members()[0].name} holds")
+
+
+def rights(auth: AuthStore) -> tuple[object, ...]:
+    """What all members must know of users: tokens end by each member's own clock."""
+    users = sorted(user.SerializeToString() for user in auth._users.values())
+    return auth.enabled, auth.revision, users, sorted(role.SerializeToString() for role in auth._roles.values())
+
+
+def signer(base: str) -> JsonWebTokens:
+    """Of JSON web tokens, with a key that all nodes share."""
+    key = Path(base) / "jwt.key"
+    key.write_text("a key of a cluster that is not there")
+    return JsonWebTokens(JwtSettings("HS256", private_key_file=str(key)))
 
 
 def contents(connection: sqlite3.Connection, compact_revision: int) -> list[tuple[object, ...]]:

@@ -21,6 +21,7 @@ class NodeKnobs:
     segment_bytes: int = 96 * 1024
     compaction: tuple[str, str] = ("periodic", "0")  # mode and retention
     corrupt_check_s: int = 0
+    token_ttl_s: int = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ def make_config(base: str, name: str, number: int, founders: dict[str, int], sta
         election_timeout=knobs.election_ms,
         snapshot_catchup_entries=knobs.catchup_entries,
         pre_vote=knobs.pre_vote,
+        auth_token_ttl=knobs.token_ttl_s,
         auto_compaction_mode=knobs.compaction[0],
         auto_compaction_retention=knobs.compaction[1],
         corrupt_check_time=knobs.corrupt_check_s * 1000,

@@ -12,6 +12,7 @@ from quorate.proto import rpc_pb2 as rpc
 from quorate.wire.messages import ClusterOp, Op
 from tests.simulation.whole.bus import buses
 from tests.simulation.whole.config import NodeKnobs, peer_url
+from tests.simulation.whole.people import root_of
 from tests.simulation.whole.rot import turn_a_bit
 from tests.simulation.whole.world import MS, SECOND, Process
 
@@ -263,7 +264,7 @@ def ask(node: SimNode, op: Op, request: bytes, lane: str) -> None:
     def asked() -> None:
         ring = node.api.ring
         if ring is not None and ring.is_ready:
-            ring.add(getattr(ring, lane), op, request, lambda _code, _text, _body: None)
+            ring.add(getattr(ring, lane), op, request, lambda _code, _text, _body: None, identity=root_of(node.api))
 
     if node.api.is_open:
         node.api.process.at(node.cluster.world.now, asked)

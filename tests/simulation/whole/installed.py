@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from quorate.api import ring
+from quorate.api import callers, ring
 from quorate.consensus import calls, driver, healing, node, replacing, segments, snapshots, wal
 from quorate.consensus import retention as retention_module
 from quorate.node import directories
@@ -50,6 +50,7 @@ class System:
             (calls, "time", time),
             (snapshots, "time", time),
             (ring, "asyncio", Asyncio),
+            (callers, "time", disks.TrueTime),
             (service, "os", StorageOs()),
             (service, "select", Select),
             (database, "ThreadPoolExecutor", Executor),

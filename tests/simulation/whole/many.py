@@ -18,7 +18,7 @@ from tests.simulation.whole.run import run
 from tests.simulation.whole.world import SECOND
 
 Line = dict[str, Any]  # of the figures: what one seed was
-SUMMED = ("events", "checks", "simulated_us", "operations", "answered", "told")
+SUMMED = ("events", "checks", "simulated_us", "operations", "answered", "told", "visits")
 REPLAY = "make sim SEED={seed}"
 
 
@@ -76,14 +76,15 @@ def sum_up(lines: list[Line]) -> int:
     faults: Counter[str] = Counter()
     for line in lines:
         faults.update(line["faults"])
-    total = {name: sum(line[name] for line in lines) for name in (*SUMMED, "cpu_s", "life")}
+    total = {name: sum(line.get(name, 0) for line in lines) for name in (*SUMMED, "cpu_s", "life")}
     failed = [line["seed"] for line in lines if line["violation"]]
     numbers = [line["seed"] for line in lines]
     print(
         f"{len(lines)} seeds ({min(numbers, default=0)} to {max(numbers, default=0)}), {total['life']} of them long "
         f"lives, {len(failed)} failed; {total['simulated_us'] / SECOND / 3600:.2f} simulated hours, "
         f"{total['events']} events, {total['checks']} checks, {sum(faults.values())} faults of {len(faults)} kinds, "
-        f"{total['operations']} operations judged, {total['told']} events told to watchers; {total['cpu_s']:.0f} s of "
+        f"{total['operations']} operations judged, {total['told']} events told to watchers, "
+        f"{total['visits']} calls judged by rights; {total['cpu_s']:.0f} s of "
         f"processor time, {total['events'] / max(total['cpu_s'], 1e-9):.0f} events/s"
     )
     for kind, number in sorted(faults.items()):

@@ -6,9 +6,11 @@ import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from quorate.api.callers import Callers
 from quorate.api.response_headers import ResponseHeaders
 from quorate.api.ring import Ring
 from quorate.api.watches import Watches
@@ -75,6 +77,8 @@ class ConsensusHost:
         endpoint = Endpoint(node.config.run_path, Address(Part.CONSENSUS))
         parts = self.parts = assemble(node.config, start, endpoint, random.Random(process.rng.getrandbits(48)))
         driver = self.driver = parts.driver
+        core = driver.core._state
+        core.config = replace(core.config, apply_bytes_max=cluster.plan.links.apply_bytes_max)
         settings = PeerSettings(node.member_id, 1.0, 5000, cast("Any", None))
         driver.network = NodeNetwork(cluster.network, node)
         driver.network.update(driver.membership)
@@ -323,6 +327,7 @@ class ApiHost:
         self.process = Process(node.cluster.world, f"{node.name}.api", node.clock)
         self.ring: Ring | None = None
         self.watches: Watches | None = None
+        self.callers: Callers | None = None
         self.loop: Loop | None = None
         self.on_end: dict[int, Callable[[], None]] = {}  # clients with a connection
         self.process.on_end = lambda _why: self._hang_up()
@@ -339,6 +344,7 @@ class ApiHost:
 
         ring.on_message(Part.WATCH, Kind.DELIVER, watches.deliver)
         ring.on_open(Part.WATCH, lambda _hello: watches.opened(send))
+        self.callers = Callers(ring, self.node.cluster.signer, config.auth_token_ttl)
         self.ring, self.watches = ring, watches
 
     @property
@@ -348,7 +354,7 @@ class ApiHost:
 
     def _hang_up(self) -> None:
         ended, self.on_end = self.on_end, {}
-        self.ring = self.watches = None
+        self.ring = self.watches = self.callers = None
         for tell in ended.values():
             self.node.cluster.world.after(MS, tell)
 

@@ -21,6 +21,8 @@ CLIENTS = ("keys", "keys", "keys", "stale", "transactions", "leases", "locks", "
 
 
 LIVES = 0.7  # of all seeds
+PEOPLED = 0.3
+NARROW = 0.3
 MINUTE = 60 * SECOND
 
 
@@ -42,6 +44,17 @@ class Visitor(NamedTuple):
     think: int  # mean time between two calls
 
 
+class Links(NamedTuple):
+    """How much of what is under way between two processes of a node fits, and how late the next frame follows."""
+
+    frames_max: int = 16
+    gap: int = 1
+    apply_bytes_max: int = 8 << 20  # of entries that storage has been handed and has not confirmed
+
+
+WIDE = Links()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that is drawn beforehand."""
@@ -59,6 +72,8 @@ class Plan:
     kinds: tuple[str, ...] = field(default=())
     pace: int = 1  # what watchers do, they do so many times more rarely
     lease_ttl: int = 4  # seconds, at most
+    links: Links = WIDE
+    users: str = ""  # "simple" or "jwt": how callers show who they are; without users nobody is asked
 
     @property
     def is_life(self) -> bool:
@@ -72,7 +87,8 @@ def draw(seed: int, kinds: tuple[str, ...] = (), length: int = 0) -> Plan:
     """The plan of a seed. Each run knows only some kinds of faults, so that none always covers another up. Most
     seeds are long lives: see `draw_life`."""
     if not kinds and not length and random.Random(f"kind {seed}").random() < LIVES:
-        return draw_life(seed)
+        return draw_surroundings(draw_life(seed))
+    is_whole = not kinds and not length
     rng = random.Random(f"plan {seed}")
     nodes = rng.choice([1, 3, 3, 3, 3, 5])
     length = length or rng.choice([8, 12, 20, 30, 60]) * SECOND
@@ -114,10 +130,33 @@ def draw(seed: int, kinds: tuple[str, ...] = (), length: int = 0) -> Plan:
         Visitor(number, rng.choice(CLIENTS), rng.getrandbits(32), int(rng.choice([5, 20, 60]) * pace * MS) + 1)
         for number in range(rng.randint(3, 8))
     )
-    return Plan(
+    plan = Plan(
         seed, nodes, length, knobs, constants, weather, rng.random() < 0.3,
         tuple(fault for fault in faults if fault.at < length - SECOND), visitors, rng.choice([3, 6, 20]), kinds,
     )  # fmt: skip
+    return draw_surroundings(plan) if is_whole else plan
+
+
+def draw_surroundings(plan: Plan) -> Plan:
+    """In some seeds there are users: who gives rights, who uses them, and who has none. In some the processes of a node
+    hear of one another in small portions, so that what is told again takes many turns."""
+    rng = random.Random(f"surroundings {plan.seed}")
+    if rng.random() < PEOPLED:
+        plan = with_people(plan, rng.choice(("simple", "simple", "jwt")))
+    if rng.random() < NARROW:
+        links = Links(rng.choice((1, 2, 16)), rng.choice((1, MS // 5, 5 * MS)), rng.choice((64, 1024, 8 << 20)))
+        plan = plan.without(links=links)
+    return plan
+
+
+def with_people(plan: Plan, users: str) -> Plan:
+    """The plan with users in it."""
+    rng = random.Random(f"users {plan.seed}")
+    think = max(visitor.think for visitor in plan.visitors)
+    kinds = ("warden", "guest", "guest", "outsider")
+    people = tuple(Visitor(100 + n, kind, rng.getrandbits(32), think) for n, kind in enumerate(kinds))
+    knobs = {**plan.knobs, "token_ttl_s": rng.choice((3, 30, 300))}
+    return plan.without(knobs=knobs, visitors=plan.visitors + people, users=users)
 
 
 def draw_life(seed: int) -> Plan:

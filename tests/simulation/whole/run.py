@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from tests.checking.checker import check
+from tests.checking.history import Fate
 from tests.checking.leases import check_leases, check_locks
 from tests.checking.model import Model
+from tests.checking.rights import check_rights
 from tests.checking.watches import Log, Watching, check_watch
 from tests.simulation.whole.clients import Client, Histories, Keys, Leases, Locks, Stale, Transactions
 from tests.simulation.whole.cluster import SimCluster, simulated
 from tests.simulation.whole.faults import attack
 from tests.simulation.whole.ledger import demand
 from tests.simulation.whole.plan import Plan, Visitor
+from tests.simulation.whole.wardens import Guest, Outsider, Warden
 from tests.simulation.whole.watchers import Watcher
 from tests.simulation.whole.world import SECOND, Violation
 
@@ -23,6 +26,9 @@ CLIENTS: dict[str, type[Client]] = {
     "transactions": Transactions,
     "leases": Leases,
     "locks": Locks,
+    "warden": Warden,
+    "guest": Guest,
+    "outsider": Outsider,
 }
 RECOVERY = 90  # seconds of simulated time, for a cluster that nobody troubles any more
 
@@ -42,6 +48,7 @@ class Outcome:
     faults: dict[str, int] = field(default_factory=dict)
     digest: str = ""
     told: int = 0  # events that watchers got
+    visits: int = 0  # calls that were judged by rights
 
 
 def run(plan: Plan) -> Outcome:
@@ -52,15 +59,18 @@ def run(plan: Plan) -> Outcome:
         try:
             _live(cluster, plan, histories, watched)
         except AssertionError as violation:
-            outcome.violation = f"{type(violation).__name__}: {violation}"
+            said = f"{type(violation).__name__}: {violation}"
+            outcome.violation = said.replace(cluster.base, "")
         world, ledger = cluster.world, cluster.ledger
         outcome.events, outcome.simulated_us, outcome.checks = world.events, world.now, ledger.checks
         outcome.operations = len(histories.operations) + len(histories.txns)
         outcome.answered, outcome.revisions = histories.answered, ledger.revision
         outcome.faults = cluster.faults_done
         outcome.told = sum(len(told.events) for watching in watched for told in watching.told)
-        said = (world.trace, ledger.log, histories.operations, histories.txns, outcome.violation)
-        outcome.digest = blake2b(repr(said).encode(), digest_size=8).hexdigest()
+        outcome.visits = len(histories.visits)
+        seen = (histories.operations, histories.txns, histories.visits)
+        everything = (world.trace, ledger.log, *seen, outcome.violation)
+        outcome.digest = blake2b(repr(everything).encode(), digest_size=8).hexdigest()
     return outcome
 
 
@@ -120,8 +130,10 @@ class Writer(Keys):
 
     def act(self) -> None:
         done = len(self.histories.operations)
-        if done > self._seen and self.histories.operations[-1].client == self.connection:
-            self._left.pop()
+        if done > self._seen:
+            last = self.histories.operations[-1]
+            if last.client == self.connection and last.fate is Fate.DONE:
+                self._left.pop()
         self._seen = done
         self._left = [node for node in self._left if not node.is_gone]
         if not self._left:
@@ -144,6 +156,7 @@ def judge(cluster: SimCluster, histories: Histories, watched: list[Watching]) ->
     facts = Log(log)
     for watching in watched:
         found += check_watch(watching, facts, ledger.compact_revision)
+    found += check_rights(histories.grants, histories.visits)
     found += check_locks([], histories.fences, log)
     lease = (cluster.plan.lease_ttl + 2) * SECOND
     margin = (SECOND // 20 + lease * (2 if _clocks_are_wrong(cluster) else 0)) * 1000
