@@ -86,7 +86,7 @@ class GrpcStream:
         self._connection = connection
         self.stream_id = stream_id
         self.tally = tally
-        self.call: CallStream | None = None  # set right after the start
+        self.call: CallStream | None = None  # from right after the start until the end
 
     def send(self, message: bytes) -> None:
         self.tally.sent += 1
@@ -199,7 +199,7 @@ class GrpcConnection(asyncio.Protocol):
             if kind != CALL:
                 self._take_other(event)
                 continue
-            known = head.base.context
+            known = head.kept.context
             route, context, tally = known if type(known) is tuple else self._recognize(head)
             timeout_s = head.timeout_s
             tally.started += 1
@@ -226,9 +226,10 @@ class GrpcConnection(asyncio.Protocol):
             stream = self._streams.pop(stream_id, None)
             if stream is not None:
                 self._server.streams -= 1
-            if stream is not None and stream.call is not None:
-                stream.tally.finished(Code.CANCELLED)
-                stream.call.cancel()
+                call, stream.call = stream.call, None
+                if call is not None:
+                    stream.tally.finished(Code.CANCELLED)
+                    call.cancel()
             cancel = self._cancels.pop(stream_id, None)
             if cancel is not None:
                 cancel()
@@ -242,7 +243,7 @@ class GrpcConnection(asyncio.Protocol):
         """The route and the metadata of calls with these headers, kept there for the next one."""
         method = head.path.decode()
         known = (self._calls.routes[method], _context_of(head, self._common_name), self._calls.tallies[method])
-        head.base.context = known
+        head.kept.context = known
         return known
 
     def _open(self, stream_id: int, head: RequestHead) -> None:
@@ -299,6 +300,7 @@ class GrpcConnection(asyncio.Protocol):
         """The end of a stream; harmless when it is over."""
         if self._streams.pop(stream.stream_id, None) is not None:
             self._server.streams -= 1
+            stream.call = None
             stream.tally.finished(code)
             self.engine.finish(stream.stream_id, code, message)
             self._flush_soon()

@@ -1,6 +1,7 @@
 """A whole api worker seen by grpcio, over real sockets on both sides."""
 
 import asyncio
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -447,3 +448,36 @@ def test_shutdown_answers_what_is_in_progress_and_refuses_the_rest() -> None:
             assert (await failure(put(channel, b"b", b"", timeout=1.0)))[0] in (4, 14)
 
     run(scenario)
+
+
+def test_what_has_ended_is_gone_without_the_garbage_collector() -> None:
+    """It looks only after a hundred thousand objects, and until then circles would stay."""
+
+    async def come_and_go(w: Worker) -> None:
+        async with w.channel(use_local_subchannel_pool=1) as channel:
+            await put(channel, b"k", b"v")
+            call = channel.stream_stream("/etcdserverpb.Watch/Watch")()
+            create = rpc_pb2.WatchCreateRequest(key=b"k", start_revision=2)
+            await call.write(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
+            assert rpc_pb2.WatchResponse.FromString(await call.read()).created
+            call.cancel()
+
+    async def scenario() -> None:
+        async with worker() as w:
+            await come_and_go(w)
+            gc.collect()
+            gc.disable()
+            for _ in range(20):
+                await come_and_go(w)
+            await until(lambda: not w.server.connections)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = [type(one) for one in gc.garbage if type(one).__module__.startswith("quorate.api")]
+            assert not left
+
+    try:
+        run(scenario)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

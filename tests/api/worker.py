@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import grpc
@@ -33,6 +34,7 @@ from quorate.api.v3rpc.lease import Lease, LeaseIds
 from quorate.api.v3rpc.lock import Lock
 from quorate.api.v3rpc.maintenance import Maintenance
 from quorate.api.v3rpc.recipes import Recipes
+from quorate.api.v3rpc.watch import Watch
 from quorate.proto import rpc_pb2
 from quorate.wire.messages import Part
 from quorate.wire.sockets import Address, Endpoint
@@ -55,6 +57,7 @@ class Worker:
     ring: Ring
     calls: Calls
     listener: Listener
+    server: GrpcServer
     address: str
 
     def channel(self, **options: int) -> grpc.aio.Channel:
@@ -81,7 +84,9 @@ async def worker(
         health = Health(ring)
         maintenance = Maintenance(ring, "3.6.14", callers)
         lease = Lease(ring, LeaseIds(0, 0), Quota(ring), callers)
-        recipes = Recipes(ring, assembly.make_watches(ring), lease, callers)
+        watches = assembly.make_watches(ring)
+        recipes = Recipes(ring, watches, lease, callers)
+        watch = Watch(ring, watches, bounds, 600.0, Random(1), callers)
         election = Election(recipes)
         routes = {
             **kv.KV(ring, bounds, Quota(ring), callers).routes(),
@@ -92,14 +97,15 @@ async def worker(
             **Lock(recipes).routes(),
             **election.routes(),
         }
-        streams = {**health.streams(), **maintenance.streams(), **election.streams()}
+        streams = {**health.streams(), **maintenance.streams(), **election.streams(), **watch.streams()}
         calls = Calls(ring, routes, streams, callers)
-        listener = Listener(GrpcServer(calls, limits or Limits()), HttpServer(hello_app))
+        server = GrpcServer(calls, limits or Limits())
+        listener = Listener(server, HttpServer(hello_app))
         clock = asyncio.ensure_future(listener.run_clock())
         try:
             address = await listener.serve(ListenSocket(open_socket(url), tls))
             await until(lambda: ring.is_ready)
-            yield Worker(fake, ring, calls, listener, address)
+            yield Worker(fake, ring, calls, listener, server, address)
         finally:
             clock.cancel()
             await listener.close(0.0)

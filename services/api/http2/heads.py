@@ -49,17 +49,25 @@ _NOT_METADATA: Final = frozenset(
 _ENCODINGS: Final = frozenset((b"", b"identity", b"gzip", b"deflate"))
 
 
+class Kept:
+    """A place for what the host makes of one kind of head; of its own, so that a head that goes leaves no circle."""
+
+    __slots__ = ("context",)
+
+    def __init__(self) -> None:
+        self.context: object = None
+
+
 class RequestHead:
     """What the headers of one request say; shared by all requests with the same headers, never changed."""
 
     __slots__ = (
-        "base",
         "content_length",
-        "context",
         "encoding",
         "has_pseudo_fields",
         "is_quick",
         "is_unary",
+        "kept",
         "malformed",
         "metadata",
         "path",
@@ -68,8 +76,7 @@ class RequestHead:
     )
 
     def __init__(self) -> None:
-        self.base = self  # the head with the same fields but for the timeout
-        self.context: object = None  # the host's own, best kept at `base`
+        self.kept = Kept()  # shared by all heads that differ in the timeout alone
         self.path = b""
         self.metadata: tuple[tuple[bytes, bytes], ...] = ()  # in order; values of -bin keys are decoded
         self.timeout_s: float | None = None  # grpc-timeout
@@ -84,8 +91,7 @@ class RequestHead:
     def with_timeout(self, timeout_s: float | None) -> RequestHead:
         """The same request with another deadline."""
         head = RequestHead.__new__(RequestHead)
-        head.base = self.base
-        head.context = None
+        head.kept = self.kept
         head.path = self.path
         head.metadata = self.metadata
         head.timeout_s = timeout_s

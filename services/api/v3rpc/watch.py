@@ -120,7 +120,8 @@ class _Call:
     # --- the caller ------------------------------------------------------------------------------------------
 
     def send(self, body: bytes) -> None:
-        self._stream.receive(body)
+        if not self._is_over:
+            self._stream.receive(body)
 
     def half_close(self) -> None:
         """The watchers go on."""
@@ -130,6 +131,7 @@ class _Call:
             self._is_over = True
             self._next_tick()
             self._stream.close()
+            del self._stream  # it knows its client, which is this
 
     def pause(self) -> None:
         self._is_paused = True

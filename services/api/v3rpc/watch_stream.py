@@ -177,10 +177,8 @@ class Stream:
         groups = {group: None for group in self._watchers.values() if group is not None}
         self._watches.leave(self, [*groups, *self._emptied])
         self._watches.places -= len(self._watchers) + len(self._requests)
-        self._watchers.clear()
-        self._queue.clear()
-        self._requests.clear()
-        self._unasked.clear()
+        for kept in (self._watchers, self._emptied, self._behind, self._queue, self._requests, self._unasked):
+            kept.clear()
 
     def census(self) -> Census:
         return Census(len(self._watchers), self._lost + sum(map(len, self._behind)), len(self._queue))
