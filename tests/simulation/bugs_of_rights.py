@@ -18,7 +18,7 @@ def only_the_member_that_was_asked_judges_rights(patch: Patch) -> None:
     """Judged where a call comes in and not where it is applied: the others do what was refused."""
     chunk_of = apply.Applier.chunk
 
-    def applied(self: Any, chunk: messages.Chunk) -> list[bytes]:
+    def applied(self: Any, chunk: messages.Chunk) -> list[Any]:
         check = self.judge.check
         if chunk.origin.member_id != self.headers.member_id:
             self.judge.check = lambda _op, _identity, _body: None
@@ -129,7 +129,7 @@ def members_have_users_from_different_entries_on(patch: Patch) -> None:
 
     chunk_of = apply.Applier.chunk
 
-    def applied(self: Any, chunk: messages.Chunk) -> list[bytes]:
+    def applied(self: Any, chunk: messages.Chunk) -> list[Any]:
         late = vars(self).get("late", 0)
         if late and self.index > late + 1:
             self.auth.enabled = True
