@@ -28,7 +28,7 @@ from tests.chaos.disks import Disk, why_no_disks
 from tests.chaos.links import Network
 from tests.chaos.people import Person
 
-SEGMENT_BYTES: Final = 2 << 20
+SEGMENT_BYTES: Final = (16 << 10, 128 << 10, 2 << 20)  # small ones: many files that can be lost
 TOKEN_TTL_S: Final = 20
 BCRYPT: Final = "--bcrypt-cost=4"
 READY_WITHIN_S: Final = 120.0  # many tests may share the machine
@@ -215,9 +215,15 @@ def _draw_users(seed: int, directory: Path) -> Users | None:
     return Users(("--auth-token", settings, BCRYPT), begin_share)
 
 
-def _members(directory: Path, size: int, ports: list[int], proxies: list[int], flags: tuple[str, ...]) -> list[Member]:
+def _product(seed: int) -> servers.Product:
     product = servers.quorate()
-    product = replace(product, environment={**product.environment, "QUORATE_WAL_SEGMENT_BYTES": str(SEGMENT_BYTES)})
+    segment_bytes = random.Random(f"segments {seed}").choice(SEGMENT_BYTES)
+    return replace(product, environment={**product.environment, "QUORATE_WAL_SEGMENT_BYTES": str(segment_bytes)})
+
+
+def _members(
+    product: servers.Product, directory: Path, size: int, ports: list[int], proxies: list[int], flags: tuple[str, ...]
+) -> list[Member]:
     names = [f"m{number}" for number in range(size)]
     initial = ",".join(f"{name}=http://{HOST}:{proxy}" for name, proxy in zip(names, proxies, strict=True))
     members = []
@@ -251,7 +257,8 @@ async def battlefield(seed: int, size: int, disks: bool = True) -> AsyncIterator
     users = _draw_users(seed, directory)
     if users is not None:
         knobs["users"] = users.flags
-    members = _members(directory, size, ports, network.ports, tuple(word for words in knobs.values() for word in words))
+    flags = tuple(word for words in knobs.values() for word in words)
+    members = _members(_product(seed), directory, size, ports, network.ports, flags)
     root = Person("root")
     callers = {member.name: AsyncCaller(member.endpoint, root) for member in members}
     field_ = Battlefield(seed, directory, members, network, callers, knobs, users)

@@ -30,7 +30,7 @@ class Fault:
 FAULTS: Final[dict[str, Fault]] = {}
 
 
-def fault(name: str, need: Need = lambda _: "", weight: int = 2) -> Callable[[Act], Act]:
+def fault(name: str, need: Need = lambda _: "", weight: int = 1) -> Callable[[Act], Act]:
     """Enter a function into the list of kinds; `weight` says how often it is drawn."""
 
     def enter(act: Act) -> Act:

@@ -32,7 +32,7 @@ def _no_disks(field: Battlefield) -> str:
     return "" if field.has_disks else why_no_disks() or "this run has no disks of its own"
 
 
-@fault("power failure of all nodes", _no_disks, weight=4)
+@fault("power failure of all nodes", _no_disks, weight=2)
 async def power_failure(field: Battlefield, dice: random.Random, seconds: float) -> None:
     await _lose_power(field, list(field.nodes), seconds if dice.random() < 0.3 else 0.0)
 

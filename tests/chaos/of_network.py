@@ -79,7 +79,7 @@ async def ring(field: Battlefield, dice: random.Random, seconds: float) -> None:
     await during(field, "ring", [p for p in everyone(field) if p not in heard], Rule(cut=True), seconds)
 
 
-@fault("nobody hears anybody", several, weight=1)
+@fault("nobody hears anybody", several)
 async def nobody(field: Battlefield, dice: random.Random, seconds: float) -> None:
     await during(field, "all cut", everyone(field), Rule(cut=True), min(seconds, 4.0))
 

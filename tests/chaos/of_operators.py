@@ -20,7 +20,7 @@ CALL_S_MAX = 5.0
 LONG_CALL_S_MAX = 20.0
 
 
-@fault("compaction", weight=3)
+@fault("compaction", weight=2)
 async def compaction(field: Battlefield, dice: random.Random, seconds: float) -> None:
     """Up to what every collector of the log has seen, but for a few revisions."""
     caller = field.callers[dice.choice(field.nodes).name]
@@ -64,7 +64,7 @@ async def backup(field: Battlefield, dice: random.Random, seconds: float) -> Non
         field.finding(f"a backup of {node.name} of {size} bytes does not carry its hash")
 
 
-@fault("leader moves", several, weight=3)
+@fault("leader moves", several, weight=2)
 async def move_leader(field: Battlefield, dice: random.Random, seconds: float) -> None:
     leader = await field.leader(1.0)
     if leader is None:

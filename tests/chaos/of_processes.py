@@ -76,7 +76,7 @@ async def pause_node(field: Battlefield, dice: random.Random, seconds: float) ->
     await _pause(field, node, processes.marked(node.mark), "all", seconds)
 
 
-@fault("pause all nodes", weight=1)
+@fault("pause all nodes")
 async def pause_all(field: Battlefield, dice: random.Random, seconds: float) -> None:
     async with asyncio.TaskGroup() as group:
         for node in field.nodes:
@@ -116,7 +116,7 @@ async def down(field: Battlefield, node: Member, seconds: float, how: str) -> No
         node.start()
 
 
-@fault("kill node", weight=3)
+@fault("kill node", weight=2)
 async def kill_node(field: Battlefield, dice: random.Random, seconds: float) -> None:
     node = anyone_free(field, dice)
     async with node.busy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,15 +30,22 @@ def draw(seed: int, seconds: float, faults: Sequence[Fault]) -> list[list[Planne
     dice = random.Random(f"plan {seed}")
     wanted = max(3, round(len(faults) * dice.choice(SHARE)))
     chosen = dice.sample(list(faults), min(wanted, len(faults)))
-    weights = [fault.weight for fault in chosen]
+    drawn = _without_favourites(chosen, dice)
     lanes = []
     for lane in range(dice.choice(LANES)):
         planned: list[Planned] = []
         now = dice.uniform(0.5, 3.0)
         while now < seconds - 1.0:
             lasts = min(dice.uniform(*SECONDS), seconds - now)
-            kind = dice.choices(chosen, weights)[0]
-            planned.append(Planned(now, lasts, kind, f"{seed} {lane} {len(planned)}"))
+            planned.append(Planned(now, lasts, next(drawn), f"{seed} {lane} {len(planned)}"))
             now += lasts + dice.uniform(*PAUSE_S)
         lanes.append(planned)
     return lanes
+
+
+def _without_favourites(chosen: Sequence[Fault], dice: random.Random) -> Iterator[Fault]:
+    """Every kind as often as it weighs before one comes again, so that none is missing from a run by chance."""
+    while True:
+        round_ = [fault for fault in chosen for _ in range(fault.weight)]
+        dice.shuffle(round_)
+        yield from round_

@@ -31,6 +31,7 @@ CLIENTS: Final = 48  # of registers
 TIMEOUTS_S: Final = (1.0, 2.0, 8.0)
 RATE: Final = 3000.0  # operations per second that clients aim at together
 POLL_S: Final = 0.05
+LOOK_AGAIN_S: Final = 1.0
 CONVERGES_WITHIN_S: Final = 90.0
 FAULTS_END_WITHIN_S: Final = 120.0
 SERVED_AFTERWARDS: Final = 500  # operations, when all faults are over
@@ -173,12 +174,18 @@ async def _lane(
 
 
 async def _one(ground: Battlefield, fault: Fault, dice: random.Random, seconds: float) -> bool:
-    """Whether the fault found its victim."""
-    try:
-        await fault.act(ground, dice, seconds)
-    except NotNow:
-        return False
-    return True
+    """Whether the fault found its victim, within the time it was to last."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while True:
+        try:
+            await fault.act(ground, dice, seconds)
+        except NotNow:
+            if loop.time() >= until:
+                return False
+            await asyncio.sleep(LOOK_AGAIN_S)
+        else:
+            return True
 
 
 async def _served_again(ground: Battlefield, crowd: Crowd) -> None:

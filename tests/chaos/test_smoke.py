@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_there_are_enough_kinds_and_a_seed_means_one_plan() -> None:
     assert len(kinds) >= KINDS_MIN
     assert draw(7, 60.0, kinds) == draw(7, 60.0, kinds)
     assert draw(7, 60.0, kinds) != draw(8, 60.0, kinds)
+
+
+def test_no_kind_of_a_plan_comes_again_before_each_has_come() -> None:
+    kinds = list(FAULTS.values())
+    for seed in range(20):
+        times = Counter(planned.fault.name for lane in draw(seed, 600.0, kinds) for planned in lane)
+        rounds = {-(-count // FAULTS[name].weight) for name, count in times.items()}
+        assert max(rounds) - min(rounds) <= 1
 
 
 @pytest.mark.skipif(bool(why_no_disks()), reason=why_no_disks() or "disks can be mounted")
