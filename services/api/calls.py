@@ -17,7 +17,7 @@ from quorate.api.callers import Callers
 from quorate.api.calling import CallStream, Cancel, Done, Metadata
 from quorate.api.http2.messages import PREFIX_BYTES, prefix
 from quorate.api.ring import Ring
-from quorate.api.tally import Tally
+from quorate.api.tally import REQUESTS, Requests, Tally
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.identity import NODE
@@ -35,13 +35,25 @@ def _is_text(value: str) -> bool:
 class Context:
     """What the metadata of a call say; made once for all calls with the same headers."""
 
-    __slots__ = ("common_name", "epoch", "identity", "is_plain", "metadata", "names_caller", "token", "wants_leader")
+    __slots__ = (
+        "common_name",
+        "epoch",
+        "identity",
+        "is_plain",
+        "metadata",
+        "names_caller",
+        "requests",
+        "token",
+        "wants_leader",
+    )
 
     def __init__(self, metadata: Metadata, common_name: str = "") -> None:
         self.metadata = metadata
         self.common_name = common_name  # of the verified client certificate, where --client-cert-auth is on
         self.wants_leader = metadata.get("hasleader") == "true"
-        self.is_plain = not self.wants_leader and _is_text(metadata.get("client-api-version", ""))
+        version = metadata.get("client-api-version", "")
+        self.is_plain = not self.wants_leader and _is_text(version)
+        self.requests = REQUESTS.of(version if _is_text(version) else "")
         token = metadata.get("token")
         self.token = token if token is not None else metadata.get("authorization")
         self.names_caller = self.token is not None or bool(common_name)
@@ -52,6 +64,7 @@ class Context:
 NO_CONTEXT: Final = Context({})
 NODE_CONTEXT: Final = Context({})  # of the node itself
 NODE_CONTEXT.identity = NODE
+NODE_CONTEXT.requests = Requests()  # which nobody counts
 
 Unary = Callable[[bytes, Context, Done, float | None], Cancel | None]
 Respond = Callable[[bytes], None]
@@ -144,6 +157,7 @@ class Calls:
 
     def start(self, route: Route, body: bytes, context: Context, done: Done, expires_at: float | None) -> Cancel | None:
         """Start a unary call whose route is known."""
+        context.requests.unary += 1
         try:
             if not context.is_plain or self._ring.is_learner:
                 self._admit(context, route.serves_learner)
@@ -208,6 +222,7 @@ class Calls:
         expires_at: float | None,
     ) -> CallStream:
         """Open a stream whose route is known."""
+        context.requests.streams += 1
         try:
             self._admit(context, route.serves_learner)
             if expires_at is None and not context.wants_leader:

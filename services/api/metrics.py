@@ -110,9 +110,10 @@ class Metrics:
                     )
         return counters
 
-    def count_client_request(self, kind: str, client_api_version: str) -> None:
-        """Count a request by its kind (unary or stream) and the version its client names."""
-        self._client_requests.labels(kind, client_api_version or "unknown").inc()
+    def count_client_requests(self, kind: str, client_api_version: str, times: int) -> None:
+        """Count requests by their kind (unary or stream) and the version their clients name."""
+        if times:
+            self._client_requests.labels(kind, client_api_version).inc(times)
 
     def count_health(self, healthy: bool) -> None:
         """Count an answer of /health."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from quorate.api.grpc_connection import GrpcServer
-from quorate.api.tally import Tally
+from quorate.api.tally import REQUESTS, Tally
 
 if TYPE_CHECKING:
     from quorate.api.metrics import Metrics
@@ -34,6 +34,10 @@ class Publisher:
                 for _ in range(times):
                     counters.handled(code)
             tally.clear()
+        for version, requests in REQUESTS.found.items():
+            self._metrics.count_client_requests("unary", version, requests.unary)
+            self._metrics.count_client_requests("stream", version, requests.streams)
+            requests.unary = requests.streams = 0
         server = self._server
         self._metrics.received_bytes.inc(server.received_bytes)
         self._metrics.sent_bytes.inc(server.sent_bytes)

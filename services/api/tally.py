@@ -1,6 +1,11 @@
-"""What happened to the calls of one method since somebody last looked."""
+"""What happened to the calls of one method, and who called, since somebody last looked."""
 
 from __future__ import annotations
+
+from typing import Final
+
+VERSIONS_MAX: Final = 32  # that clients name; whoever names another one is unknown
+UNKNOWN: Final = "unknown"
 
 
 class Tally:
@@ -26,3 +31,31 @@ class Tally:
         """Begin again."""
         self.started = self.received = self.sent = self.ok = 0
         self.failed.clear()
+
+
+class Requests:
+    """How many calls came from clients that name one version of the API."""
+
+    __slots__ = ("streams", "unary")
+
+    def __init__(self) -> None:
+        self.unary = 0
+        self.streams = 0
+
+
+class RequestsByVersion:
+    """The requests of a worker by the version their clients name."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Requests] = {}
+
+    def of(self, version: str) -> Requests:
+        """Where calls with this `client-api-version` are counted."""
+        if version not in self.found and len(self.found) >= VERSIONS_MAX:
+            version = UNKNOWN
+        return self.found.setdefault(version or UNKNOWN, Requests())
+
+
+REQUESTS: Final = (
+    RequestsByVersion()
+)  # one for the process, as contexts outlive no connection and belong to no worker part

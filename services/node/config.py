@@ -28,8 +28,6 @@ DEFAULT_CLIENT_URL: Final = "http://localhost:2379"
 HASH_COST_DEFAULT: Final = 10
 HASH_COSTS: Final = range(4, 32)  # that bcrypt has
 QUOTA_BYTES_DEFAULT: Final = 2 * 1024**3
-BATCH_INTERVAL_MS_DEFAULT: Final = 100
-BATCH_LIMIT_DEFAULT: Final = 10_000
 COMPACTION_BATCH_LIMIT_DEFAULT: Final = 1000
 COMPACTION_SLEEP_MS_DEFAULT: Final = 10
 
@@ -82,8 +80,10 @@ class Member:
     max_wals: Count = flag(5, "Log files to keep, 0 for all.")
     quota_backend_bytes: int = flag(0, "Size at which writes are refused: 0 is 2 GiB, negative is no limit.")
     backend_bbolt_freelist_type: str = flag("map", "Freelist of etcd's own backend; accepted, without effect here.")
-    backend_batch_interval: Duration = flag(0, "Longest time before a backend commit; 0 is 100ms.")
-    backend_batch_limit: int = flag(0, "Most operations in a backend commit; 0 is 10000.")
+    backend_batch_interval: Duration = flag(
+        0, "Longest time before a commit of etcd's own backend; accepted, without effect here."
+    )
+    backend_batch_limit: int = flag(0, "Most operations in such a commit; accepted, without effect here.")
     max_txn_ops: Count = flag(128, "Most operations in one transaction.")
     max_request_bytes: Count = flag(1_572_864, "Largest request a client may send, in bytes.")
     max_concurrent_streams: Annotated[int, Bounds(0, 2**32 - 1)] = flag(
@@ -189,8 +189,12 @@ class Compaction:
 
     auto_compaction_mode: str = flag("periodic", "'periodic' keeps a time, 'revision' keeps a number of revisions.")
     auto_compaction_retention: str = flag("0", "What to keep: hours, a duration or revisions; 0 turns it off.")
-    compaction_batch_limit: int = flag(COMPACTION_BATCH_LIMIT_DEFAULT, "Revisions dropped in one step; 0 is 1000.")
-    compaction_sleep_interval: Duration = flag(COMPACTION_SLEEP_MS_DEFAULT, "Pause between two steps; 0 is 10ms.")
+    compaction_batch_limit: int = flag(
+        COMPACTION_BATCH_LIMIT_DEFAULT, "Revisions dropped in one step; accepted, without effect here."
+    )
+    compaction_sleep_interval: Duration = flag(
+        COMPACTION_SLEEP_MS_DEFAULT, "Pause between two steps; accepted, without effect here."
+    )
     corrupt_check_time: Duration = flag(0, "Time between two comparisons of the members' data; 0: never.")
     compact_hash_check_time: Duration = flag(60_000, "Time between two comparisons of compaction hashes.")
 
@@ -292,22 +296,6 @@ class Config(Quorate, Compatibility, Unsafe, Monitoring, Logging, Compaction, Au
         if self.quota_backend_bytes < 0:
             return None
         return self.quota_backend_bytes or QUOTA_BYTES_DEFAULT
-
-    @property
-    def batch_interval_ms(self) -> int:
-        return self.backend_batch_interval or BATCH_INTERVAL_MS_DEFAULT
-
-    @property
-    def batch_operations_max(self) -> int:
-        return self.backend_batch_limit or BATCH_LIMIT_DEFAULT
-
-    @property
-    def compaction_batch_revisions(self) -> int:
-        return self.compaction_batch_limit or COMPACTION_BATCH_LIMIT_DEFAULT
-
-    @property
-    def compaction_sleep_ms(self) -> int:
-        return self.compaction_sleep_interval or COMPACTION_SLEEP_MS_DEFAULT
 
     @property
     def initial_members(self) -> dict[str, list[str]]:
