@@ -207,7 +207,7 @@ class Driver:
             inbox, self._peer_inbox = self._peer_inbox, []
             for message in inbox:
                 self._take_peer(message)
-        return len(batches) == FRAMES_MAX
+        return not self._endpoint.is_drained
 
     def _work(self) -> None:
         core = self.core
