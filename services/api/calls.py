@@ -161,7 +161,7 @@ class Calls:
         try:
             if not context.is_plain or self._ring.is_learner:
                 self._admit(context, route.serves_learner)
-            if context.epoch != self.callers.epoch and context.names_caller and not route.is_open:
+            if context.names_caller and context.epoch != self.callers.epoch and not route.is_open:
                 return self._identify(route, body, context, done, expires_at)
             return route.start(body, context, done, expires_at)
         except CallFailed as failed:

@@ -46,6 +46,23 @@ class GrpcServer:
         self.received_bytes = 0
         self.sent_bytes = 0
         self.is_draining = False
+        self._due: list[GrpcConnection] = []  # have something to write at the end of this turn of the loop
+
+    def flush_soon(self, connection: GrpcConnection) -> None:
+        """Have what a connection was given written at the end of this turn, with one callback for all of them."""
+        due = self._due
+        if not due:
+            asyncio.get_running_loop().call_soon(self._flush)
+        due.append(connection)
+
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        for connection in due:
+            try:
+                connection.flush()
+            except Exception as fault:  # whatever it is, it is this connection's alone
+                faults.report(fault)
+                connection.abort()
 
     def tick(self, now: float) -> None:
         """Let time pass on every connection: about once a second."""
@@ -141,7 +158,7 @@ class GrpcConnection(asyncio.Protocol):
                 self._take(events, now)
         if not self._is_flush_scheduled and (engine.has_output or engine.closed):
             self._is_flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._server.flush_soon(self)
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -288,7 +305,7 @@ class GrpcConnection(asyncio.Protocol):
             self._cancels.pop(stream_id, None)
         if not self._is_flush_scheduled:
             self._is_flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._server.flush_soon(self)
 
     def respond(self, stream: GrpcStream, takes_more: bool) -> None:
         """Something was queued for a stream."""
@@ -325,9 +342,10 @@ class GrpcConnection(asyncio.Protocol):
     def _flush_soon(self) -> None:
         if not self._is_flush_scheduled:
             self._is_flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._server.flush_soon(self)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what there is."""
         self._is_flush_scheduled = False
         transport, engine = self._transport, self.engine
         if transport is None or (self._is_paused and not engine.closed):
@@ -336,6 +354,8 @@ class GrpcConnection(asyncio.Protocol):
         if data:
             self._server.sent_bytes += len(data)
             transport.write(data)
+        if engine.is_settled and not self._held:
+            return
         if engine.closed:
             transport.close()
             return

@@ -18,6 +18,8 @@ from itertools import count
 from typing import Final
 
 from quorate.api import faults
+from quorate.api.calling import Done
+from quorate.api.lanes import Lane, Waiting
 from quorate.node import logs
 from quorate.wire import errors, messages
 from quorate.wire.errors import CallFailed, EtcdError
@@ -26,7 +28,6 @@ from quorate.wire.sockets import Address, Channel, Endpoint
 
 log = logs.named("timing")
 
-Done = Callable[[int, str, bytes], None]  # gRPC code, message (empty when OK), response (empty unless OK)
 Handler = Callable[[bytes], None]
 
 REQUEST_TIMEOUT_S: Final = 5.0  # etcd: ReqTimeout without the elections
@@ -39,39 +40,8 @@ WAITING_MAX: Final = 20_000  # commands of one worker without an answer; etcd re
 UNSENT_BYTES_MAX: Final = 64 << 20  # of requests while the neighbour is away
 RECEIVE_ROUNDS: Final = 4  # of up to 16 frames each, before the loop has another turn
 
+_pack_head: Final = messages.COMMAND.pack
 _REPEATABLE: Final = frozenset((ClusterOp.MEMBER_LIST, ClusterOp.STATUS, ClusterOp.VERSION))
-
-
-class Waiting:
-    """One chunk and who waits for its answers; a call to consensus is a chunk of one."""
-
-    __slots__ = ("commands", "dones", "earliest", "kind", "left", "number", "packed", "sooner", "started_at")
-
-    def __init__(self, kind: int, number: int, started_at: float) -> None:
-        self.kind = kind
-        self.number = number
-        self.started_at = started_at
-        self.commands: list[bytes] = []  # until it is sent
-        self.packed = b""  # once it is sent, where it may be sent again
-        self.dones: list[Done | None] = []  # None: answered
-        self.left = 0  # commands without an answer
-        self.sooner: dict[int, float] = {}  # position: when a client with a deadline of its own gives up
-        self.earliest = float("inf")  # the least of them
-
-
-class Lane:
-    """Commands of one kind on their way to one neighbour."""
-
-    __slots__ = ("bytes", "channel", "full", "is_patient", "kind", "open", "unsent_bytes")
-
-    def __init__(self, kind: Kind, channel: Channel, is_patient: bool = False) -> None:
-        self.kind = int(kind)
-        self.channel = channel
-        self.is_patient = is_patient  # answers may take minutes: only the client's own deadline ends the wait
-        self.open: Waiting | None = None  # the chunk that still takes commands
-        self.full: list[Waiting] = []  # chunks that take no more and have not left
-        self.bytes = 0  # of the open chunk
-        self.unsent_bytes = 0  # of all chunks here
 
 
 class Ring:
@@ -147,13 +117,15 @@ class Ring:
         chunk = lane.open
         if chunk is None:
             chunk = lane.open = self._begin(lane.kind, lane.is_patient)
-        chunk.commands.append(messages.COMMAND.pack(op, 0, len(identity), len(body)) + identity + body)
+        size = len(body)
+        head = _pack_head(op, 0, len(identity), size)
+        chunk.commands.append(head + identity + body if identity else head + body)
         if expires_at is not None:
             self._expire(chunk, len(chunk.dones), expires_at)
         chunk.dones.append(done)
         chunk.left += 1
-        lane.bytes += len(body)
-        lane.unsent_bytes += len(body)
+        lane.bytes += size
+        lane.unsent_bytes += size
         if len(chunk.dones) >= messages.COMMANDS_MAX or lane.bytes >= messages.CHUNK_BYTES_MAX:
             lane.full.append(chunk)
             lane.open = None

@@ -8,10 +8,10 @@ from itertools import count
 from struct import Struct
 from typing import Final
 
-from quorate.api.calling import Failed, awaited
+from quorate.api.calling import Done, Failed, awaited
 from quorate.api.calls import NODE_CONTEXT, Calls
 from quorate.api.fellows import Fellows
-from quorate.api.ring import Done, Ring
+from quorate.api.ring import Ring
 from quorate.proto import rpc_pb2
 from quorate.wire.errors import CallFailed
 from quorate.wire.identity import NODE

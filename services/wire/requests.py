@@ -19,6 +19,29 @@ LEASE_COST_BYTES = 64
 Deletes = list[tuple[bytes, bytes]]
 
 
+def is_plain_range(body: bytes) -> bool:
+    """A RangeRequest that names one key and nothing else, so a valid and linearizable one; told without decoding it."""
+    size = len(body)
+    return size > 2 and body[0] == 0x0A and body[1] == size - 2 < 0x80
+
+
+def is_plain_put(body: bytes) -> bool:
+    """A PutRequest of a key and a value and nothing else, so a valid one; told without decoding it. False for many of
+    those, too: a long key or value, or fields in another order."""
+    size = len(body)
+    if size < 4 or body[0] != 0x0A:
+        return False
+    length_at = body[1] + 3  # of the value; the key's length is a varint of one byte
+    if not 3 < length_at < min(size, 0x83) or body[length_at - 1] != 0x12:
+        return False
+    length = body[length_at]
+    if length < 0x80:
+        return length_at + 1 + length == size
+    if length_at + 1 == size or body[length_at + 1] >= 0x80:
+        return False
+    return length_at + 2 + (length & 0x7F | body[length_at + 1] << 7) == size
+
+
 def check_range(request: rpc_pb2.RangeRequest) -> None:
     """CallFailed for a range no state can answer (contract 5.2)."""
     if not request.key:

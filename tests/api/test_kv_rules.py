@@ -1,5 +1,7 @@
 """etcd's checks of KV requests, rule by rule."""
 
+import random
+
 import pytest
 
 from quorate.api.v3rpc.kv import is_serializable
@@ -13,7 +15,15 @@ from quorate.proto.rpc_pb2 import (
 )
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
-from quorate.wire.requests import check_put, check_range, check_txn, is_read_only, txn_cost
+from quorate.wire.requests import (
+    check_put,
+    check_range,
+    check_txn,
+    is_plain_put,
+    is_plain_range,
+    is_read_only,
+    txn_cost,
+)
 
 
 def put(key: bytes) -> RequestOp:
@@ -149,3 +159,47 @@ def test_read_only_and_serializable_are_told_apart() -> None:
     assert is_serializable(TxnRequest(compare=[Compare(key=b"a")]))
     assert is_serializable(TxnRequest(success=[local], failure=[local]))
     assert not is_serializable(TxnRequest(success=[local], failure=[read]))
+
+
+@pytest.mark.parametrize("key_bytes", [1, 31, 32, 127])
+@pytest.mark.parametrize("value_bytes", [1, 127, 128, 256, 16_383])
+def test_common_ranges_and_puts_are_told_without_decoding(key_bytes: int, value_bytes: int) -> None:
+    key, value = b"k" * key_bytes, b"v" * value_bytes
+    assert is_plain_range(RangeRequest(key=key).SerializeToString())
+    assert is_plain_put(PutRequest(key=key, value=value).SerializeToString())
+
+
+def test_nothing_but_a_valid_request_of_one_key_is_taken_for_a_plain_one() -> None:
+    """Requests of every shape, cut off and with octets changed, against what protobuf makes of them."""
+    chance = random.Random(1)
+    plain = 0
+    for _ in range(20_000):
+        body = bytearray(_any_request(chance).SerializeToString())
+        for _ in range(chance.choice((0, 0, 1, 2))):
+            if body:
+                body[chance.randrange(len(body))] = chance.choice((0, 1, 0x0A, 0x12, 0x7F, 0x80, 0xFF))
+        octets = bytes(body[: chance.choice((len(body), chance.randint(0, len(body))))])
+        if is_plain_range(octets):
+            plain += 1
+            request = RangeRequest.FromString(octets)
+            check_range(request)
+            assert request == RangeRequest(key=request.key)
+        if is_plain_put(octets):
+            plain += 1
+            request_ = PutRequest.FromString(octets)
+            check_put(request_)
+            assert request_ == PutRequest(key=request_.key, value=request_.value)
+    assert plain > 2_000
+
+
+def _any_request(chance: random.Random) -> RangeRequest | PutRequest:
+    key = chance.randbytes(chance.choice((0, 1, 2, 100, 127, 128, 200)))
+    if chance.random() < 0.3:
+        return RangeRequest(key=key, serializable=chance.random() < 0.3, limit=chance.choice((0, 0, 7)))
+    return PutRequest(
+        key=key,
+        value=chance.randbytes(chance.choice((0, 1, 3, 127, 128, 300, 16_383, 16_384))),
+        lease=chance.choice((0, 0, 0, 9)),
+        prev_kv=chance.random() < 0.1,
+        ignore_lease=chance.random() < 0.1,
+    )

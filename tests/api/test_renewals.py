@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 from google.protobuf.message import DecodeError
 
-from quorate.api.ring import Done, Ring
+from quorate.api.calling import Done
+from quorate.api.ring import Ring
 from quorate.api.v3rpc.renewals import TOGETHER_MAX, WAITING_MAX, Renewals
 from quorate.proto.rpc_pb2 import LeaseKeepAliveRequest, LeaseKeepAliveResponse, ResponseHeader
 from quorate.wire import errors

@@ -196,6 +196,11 @@ class Connection(SendingHalf):
         return bool(self._streams)
 
     @property
+    def is_settled(self) -> bool:
+        """After `output`: nothing is left to be sent, told or ended."""
+        return not (self._ready or self._unblocked or self.closed or self.is_draining)
+
+    @property
     def is_drained(self) -> bool:
         """The client was told to go, knows the last stream served, and has none open."""
         return self._stream_id_ceiling < frames.STREAM_ID_LARGEST and not self._streams

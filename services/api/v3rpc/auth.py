@@ -21,8 +21,9 @@ from google.protobuf.message_factory import GetMessageClass
 from quorate.api import faults
 from quorate.api.calling import Cancel, Done, Failed, awaited
 from quorate.api.calls import Context, Route, Unary
+from quorate.api.lanes import Lane
 from quorate.api.passwords import Passwords
-from quorate.api.ring import Lane, Ring
+from quorate.api.ring import Ring
 from quorate.api.v3rpc.permission import Permission
 from quorate.proto.rpc_pb2 import (
     DESCRIPTOR,

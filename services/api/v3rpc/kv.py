@@ -7,14 +7,25 @@ from functools import partial
 from quorate.api.callers import Callers
 from quorate.api.calling import Done
 from quorate.api.calls import CallLimits, Context, Route
+from quorate.api.lanes import Lane
 from quorate.api.quota import Quota
-from quorate.api.ring import Lane, Ring
+from quorate.api.ring import Ring
 from quorate.proto.rpc_pb2 import CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 from quorate.wire.identity import NODE
 from quorate.wire.messages import Op
-from quorate.wire.requests import check_delete, check_put, check_range, check_txn, is_read_only, put_cost, txn_cost
+from quorate.wire.requests import (
+    check_delete,
+    check_put,
+    check_range,
+    check_txn,
+    is_plain_put,
+    is_plain_range,
+    is_read_only,
+    put_cost,
+    txn_cost,
+)
 
 
 def is_serializable(request: TxnRequest) -> bool:
@@ -43,20 +54,29 @@ class KV:
         }
 
     def range(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        request = RangeRequest.FromString(body)
-        if not request.serializable and self._ring.is_learner:
+        ring = self._ring
+        request = None if is_plain_range(body) else RangeRequest.FromString(body)
+        is_serializable = request is not None and request.serializable
+        if ring.is_learner and not is_serializable:
             raise CallFailed(errors.NOT_SUPPORTED_FOR_LEARNER)
-        check_range(request)
-        lane = self._ring.local if request.serializable else self._ring.reads
+        if request is not None:
+            check_range(request)
+        lane = ring.local if is_serializable else ring.reads
         if context.identity:
             done = partial(self._read, lane, Op.RANGE, body, context, done, expires_at)
-        self._ring.add(lane, Op.RANGE, body, done, expires_at, context.identity)
+        ring.add(lane, Op.RANGE, body, done, expires_at, context.identity)
 
     def put(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
-        request = PutRequest.FromString(body)
-        check_put(request)
+        quota = self._quota
+        request = None if is_plain_put(body) and not quota.is_near else PutRequest.FromString(body)
+        if request is not None:
+            check_put(request)
         self._limits.check_size(body)
-        if self._quota.is_near and self._quota.refuses(put_cost(request.key, request.value), done, expires_at):
+        if (
+            request is not None
+            and quota.is_near
+            and quota.refuses(put_cost(request.key, request.value), done, expires_at)
+        ):
             return
         self._ring.add(self._ring.writes, Op.PUT, body, done, expires_at, context.identity)
 

@@ -20,7 +20,8 @@ from quorate.api.callers import Callers
 from quorate.api.calling import Cancel, Done, Failed, awaited
 from quorate.api.calls import Context, Route
 from quorate.api.feed import Compacted, Feed
-from quorate.api.ring import Lane, Ring
+from quorate.api.lanes import Lane
+from quorate.api.ring import Ring
 from quorate.api.v3rpc.lease import Lease
 from quorate.api.watches import Watches
 from quorate.proto.rpc_pb2 import (
