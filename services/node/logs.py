@@ -104,9 +104,6 @@ class Log:
         """The last line of a process that cannot go on; the caller ends it."""
         self._write(FATAL, message, fields)
 
-    def enabled_for(self, level: str) -> bool:
-        return self._logger.isEnabledFor(LEVELS[level])
-
     def _write(self, level: int, message: str, fields: dict[str, object], error: BaseException | None = None) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, message, exc_info=error, extra={"fields": fields}, stacklevel=3)
