@@ -49,9 +49,12 @@ class JsonWebTokens:
                 token, self._verifying_key, [self._method], options={"verify_exp": False, "require": ["exp"]}
             )
             name, revision, expiry = claims["username"], claims["revision"], claims["exp"]
-        except (jwt.InvalidTokenError, KeyError):
+            is_whole = isinstance(expiry, int | float) and type(revision) is int and 0 <= revision < 1 << 64
+            name.encode()
+        # PyJWT leaves to the caller what JSON can be besides: nested without end, half a character, another type.
+        except (jwt.InvalidTokenError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             raise CallFailed(errors.INVALID_AUTH_TOKEN) from None
-        if not isinstance(name, str) or not isinstance(revision, int) or expiry <= now_s:
+        if not isinstance(name, str) or not is_whole or not expiry > now_s:
             raise CallFailed(errors.INVALID_AUTH_TOKEN)
         return Caller(name, revision)
 

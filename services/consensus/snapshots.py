@@ -190,10 +190,16 @@ class Snapshots:
             Path(path).unlink(missing_ok=True)
             self._ask()
             return
-        self._drop_image()
+        image = Path(path)
+        if self._image is not None and self._image.path != image:  # one at the same index has taken its place
+            self._drop_image()
+        try:
+            size = image.stat().st_size
+        except FileNotFoundError:
+            self._ask()
+            return
         known_term = driver.core.term_at(index)
-        size = Path(path).stat().st_size
-        self._image = Image(index, known_term or term, Path(path), membership, time.monotonic(), size)
+        self._image = Image(index, known_term or term, image, membership, time.monotonic(), size)
         self._start_streams(self._image)
 
     def install_path(self, index: int) -> str | None:
@@ -218,7 +224,8 @@ class Snapshots:
         if self._targets and self._asked_of not in (0, self._driver.storage_incarnation):
             self._ask()
         image = self._image
-        if image is not None and not self._streaming and now - image.taken_at > IMAGE_LIFETIME_S:
+        is_idle = not self._streaming and not self._asked_of  # the one that was asked for may have the same name
+        if image is not None and is_idle and now - image.taken_at > IMAGE_LIFETIME_S:
             self._drop_image()
         self._expect_newcomers()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 from cryptography import x509
@@ -114,7 +115,7 @@ def show(files: tuple[Path, ...]) -> None:
     for path in files:
         for certificate in _certificates(path):
             click.echo(f"{path}:")
-            for label, value in _description(certificate):
+            for label, value in _read(partial(_description, certificate)):
                 click.echo(f"  {label}: {value}")
 
 
@@ -128,7 +129,7 @@ def check(files: tuple[Path, ...], ca_file: Path | None, days: int) -> None:
     sound = True
     for path in files:
         for certificate in _certificates(path):
-            problem = _problem(certificate, now, timedelta(days=days), ca_file)
+            problem = _read(partial(_problem, certificate, now, timedelta(days=days), ca_file))
             left = certificate.not_valid_after_utc - now
             click.echo(f"{path}: {problem or f'good for {left.days} days'}", err=bool(problem))
             sound = sound and not problem
@@ -157,7 +158,9 @@ def _description(certificate: x509.Certificate) -> list[tuple[str, str]]:
         kind = f"ECDSA {key.key_size}"
     elif isinstance(key, rsa.RSAPublicKey):
         kind = f"RSA {key.key_size}"
-    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    is_authority = any(
+        extension.value.ca for extension in certificate.extensions if isinstance(extension.value, x509.BasicConstraints)
+    )
     return [
         ("subject", certificate.subject.rfc4514_string()),
         ("issuer", certificate.issuer.rfc4514_string()),
@@ -168,7 +171,7 @@ def _description(certificate: x509.Certificate) -> list[tuple[str, str]]:
         ),
         ("hosts", ", ".join(certificates.hosts_of(certificate)) or "none"),
         ("key", kind),
-        ("ca", "yes" if constraints.ca else "no"),
+        ("ca", "yes" if is_authority else "no"),
     ]
 
 
@@ -206,11 +209,14 @@ def _make(subject: Subject, purpose: Purpose, valid: timedelta, authority: Issue
     return _read(lambda: certificates.issue(subject, purpose, valid, authority))
 
 
+NO_CERTIFICATE: Final = (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+
+
 def _read(step: Callable[[], Result]) -> Result:
     """What `step` returns; what is wrong with its files or arguments as one sentence."""
     try:
         return step()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, *NO_CERTIFICATE) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -7,6 +7,7 @@ clusters of one domain apart, is appended with a dash (etcd's --discovery-srv an
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,7 @@ CLIENTS: Final = "etcd-client"
 MEMBERS: Final = "etcd-server"
 LOOKUP_S: Final = 10.0
 DNS_PORT: Final = 53
+_HOST: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 
 
 class NoRecords(Exception):  # noqa: N818 - it names the finding
@@ -51,10 +53,14 @@ def lookup(service: str, domain: str, *, secure: bool, suffix: str = "") -> list
     except (DNSException, ValueError) as error:
         raise NoRecords(f"lookup {name}: {error}") from None
     ordered = sorted(answers, key=lambda record: (record.priority, -record.weight))
-    return [
+    targets = [
         Target(record.target.to_text(omit_final_dot=True), record.port, record.priority, record.weight, secure)
         for record in ordered
     ]
+    named = [target for target in targets if _HOST.fullmatch(target.host)]  # as Go leaves out what is no name
+    if not named:
+        raise NoRecords(f"lookup {name}: no record leads to the name of a host")
+    return named
 
 
 def clients(domain: str, suffix: str = "", *, insecure: bool = True) -> list[Target]:

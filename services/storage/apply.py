@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct, pack
+from struct import error as StructError  # noqa: N812 - it is one
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from quorate.proto import rpc_pb2
 from quorate.storage import txn
+from quorate.storage.corruption import REPORT
 from quorate.storage.database import Database
 from quorate.storage.headers import MALFORMED, UNKNOWN, Headers, OutOfSpace, failed
 from quorate.storage.judge import Judge
@@ -104,7 +106,7 @@ class Applier:
             except CallFailed as failure:
                 assert not self.store.sub, "a command that fails has changed nothing"
                 results.append(failed(failure.error))
-            except DecodeError:
+            except (DecodeError, StructError, UnicodeDecodeError):
                 assert not self.store.sub, "a command that cannot be read has changed nothing"
                 results.append(MALFORMED)
             else:
@@ -227,6 +229,8 @@ class Applier:
 
     def renew(self, body: bytes) -> bytes:
         """LEASE_RENEW: many leases at once."""
+        if len(body) % 8:
+            raise DecodeError("not a row of leases")
         ttls = self.lessor.renew(body, self.now, self.index)
         return self.headers.at(self.store.revision) + pack(f"<{len(ttls)}q", *ttls)
 
@@ -292,6 +296,7 @@ class Applier:
 
     def corrupt_report(self, body: bytes) -> bytes:
         """What a member found; the loop compares."""
+        REPORT.unpack(body)
         self.data_reports.append(body)
         return b""
 

@@ -45,6 +45,7 @@ from quorate.wire.messages import (
     START,
     STORAGE_HELLO,
     STORAGE_WORKER,
+    BadBatch,
     EntryKind,
     Kind,
     Origin,
@@ -393,13 +394,16 @@ class Service:
         if kind == EntryKind.BATCH:
             began = perf_counter()
             member_id = self.headers.member_id
-            for chunk in chunks_of(body[ENTRY.size :]):
-                self.applier.index = index
-                results = self.applier.chunk(chunk)
-                if self.state.auth.epoch != self._auth_epoch:
-                    self._tell_auth()
-                if chunk.origin.member_id == member_id:
-                    self.answers.reply(chunk.origin, chunk.number, results)
+            try:
+                for chunk in chunks_of(body[ENTRY.size :]):
+                    self.applier.index = index
+                    results = self.applier.chunk(chunk)
+                    if self.state.auth.epoch != self._auth_epoch:
+                        self._tell_auth()
+                    if chunk.origin.member_id == member_id:
+                        self.answers.reply(chunk.origin, chunk.number, results)
+            except BadBatch as finding:  # for every member alike
+                self._log.error("an entry cannot be read to its end", index=index, reason=str(finding))
             if (took_s := perf_counter() - began) > self._slow_apply_s:
                 self._tell_slow(index, took_s, len(body))
         marks.applied_index = index

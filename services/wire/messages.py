@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
+from struct import error as StructError  # noqa: N812 - it is one
 from typing import Final, NamedTuple
 
 
@@ -181,28 +182,41 @@ def pack_chunk(origin: Origin, number: int, commands: list[bytes]) -> bytes:
     return CHUNK.pack(member_id, incarnation, worker, len(commands), number, len(packed)) + packed
 
 
+class BadBatch(ValueError):  # noqa: N818 - it names the finding
+    """Octets that are not the sum of their parts; what came before the first bad part was good."""
+
+
 def chunks_of(payload: bytes) -> Iterator[Chunk]:
-    """The chunks of an entry's payload, in order."""
+    """The chunks of an entry's payload, in order; BadBatch where it is no row of them."""
     position = 0
     end = len(payload)
     while position < end:
-        member_id, incarnation, worker, count, number, length = CHUNK.unpack_from(payload, position)
+        try:
+            member_id, incarnation, worker, count, number, length = CHUNK.unpack_from(payload, position)
+        except StructError as error:
+            raise BadBatch("an entry is not the sum of its chunks") from error
         position += CHUNK.size
+        if position + length > end:
+            raise BadBatch("an entry is not the sum of its chunks")
         yield Chunk(Origin(member_id, incarnation, worker), number, count, payload[position : position + length])
         position += length
-    assert position == end, "an entry is the sum of its chunks"
 
 
 def commands_of(packed: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """The commands of a chunk as (op, identity, body), in order."""
+    """The commands of a chunk as (op, identity, body), in order; BadBatch where it is no row of them."""
     position = 0
     end = len(packed)
     while position < end:
-        op, _flags, identity_length, body_length = COMMAND.unpack_from(packed, position)
+        try:
+            op, _flags, identity_length, body_length = COMMAND.unpack_from(packed, position)
+        except StructError as error:
+            raise BadBatch("a chunk is not the sum of its commands") from error
         position += COMMAND.size
         body = position + identity_length
-        yield op, packed[position:body], packed[body : body + body_length]
-        position = body + body_length
+        if (after := body + body_length) > end:
+            raise BadBatch("a chunk is not the sum of its commands")
+        yield op, packed[position:body], packed[body:after]
+        position = after
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -224,7 +238,14 @@ def pack_results(number: int, incarnation: int, first: int, results: list[bytes]
 
 
 def unpack_results(body: bytes) -> tuple[int, int, int, list[tuple[int, bytes]]]:
-    """(chunk number, worker incarnation, position of the first, [(error id, body), …])."""
+    """(chunk number, worker incarnation, position of the first, [(error id, body), …]); BadBatch for anything else."""
+    try:
+        return _unpack_results(body)
+    except StructError as error:
+        raise BadBatch("results are not the sum of their answers") from error
+
+
+def _unpack_results(body: bytes) -> tuple[int, int, int, list[tuple[int, bytes]]]:
     number, incarnation, first, count = RESULTS.unpack_from(body)
     position = RESULTS.size
     results = []
@@ -234,6 +255,8 @@ def unpack_results(body: bytes) -> tuple[int, int, int, list[tuple[int, bytes]]]
         position += 5
         results.append((error_id, body[position : position + length]))
         position += length
+    if position != len(body):
+        raise BadBatch("results are not the sum of their answers")
     return number, incarnation, first, results
 
 

@@ -1,5 +1,6 @@
 """JSON web tokens with every sign method, and what is refused."""
 
+import base64
 from pathlib import Path
 
 import jwt
@@ -68,6 +69,40 @@ def test_a_token_of_another_method_is_refused_even_when_its_key_is_known(tmp_pat
     unsigned = jwt.encode({"username": "root", "revision": 1, "exp": int(NOW) + 60}, "", "none")
     with pytest.raises(CallFailed):
         issuer.verify(unsigned, NOW)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        b"[" * 5000,
+        b"[]",
+        b"{}",
+        b'{"username": "a", "revision": 1, "exp": null}',
+        b'{"username": "a", "revision": 1, "exp": "9999999999"}',
+        b'{"username": "a", "revision": 1, "exp": NaN}',
+        b'{"username": "a", "revision": true, "exp": 9999999999}',
+        b'{"username": "a", "revision": -1, "exp": 9999999999}',
+        b'{"username": "a", "revision": 18446744073709551616, "exp": 9999999999}',
+        b'{"username": "\\ud800", "revision": 1, "exp": 9999999999}',
+        b'{"username": 5, "revision": 1, "exp": 9999999999}',
+        b'{"username": "a", "revision": 1, "exp": 9999999999, "nbf": []}',
+    ],
+)
+def test_signed_claims_that_are_none_are_refused(tmp_path: Path, claims: bytes) -> None:
+    (tmp_path / "secret").write_bytes(b"s" * 32)
+    issuer = JsonWebTokens(JwtSettings("HS256", "", str(tmp_path / "secret")))
+    with pytest.raises(CallFailed) as failure:
+        issuer.verify(jwt.api_jws.encode(claims, b"s" * 32, "HS256"), NOW)
+    assert errors.INVALID_AUTH_TOKEN == failure.value.error
+
+
+@pytest.mark.parametrize("header", [b"[" * 5000, b"5", b"[]", b"\xff", b'{"alg": []}', b'{"alg": "HS256", "kid": 5}'])
+def test_a_header_that_is_none_is_refused(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "secret").write_bytes(b"s" * 32)
+    issuer = JsonWebTokens(JwtSettings("HS256", "", str(tmp_path / "secret")))
+    with pytest.raises(CallFailed) as failure:
+        issuer.verify(base64.urlsafe_b64encode(header).decode().rstrip("=") + ".e30.AAAA", NOW)
+    assert errors.INVALID_AUTH_TOKEN == failure.value.error
 
 
 @pytest.mark.parametrize("text", ["simple", ""])

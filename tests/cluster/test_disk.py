@@ -32,6 +32,20 @@ LEASE = 7
 
 
 @contextmanager
+def cluster_on_small_disk() -> Iterator[tuple[Cluster, Node]]:
+    """A node that runs on such a disk, with small segments."""
+    product = servers.quorate()
+    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
+    with product_cluster(product, 1, ready=False) as cluster:
+        node = cluster.nodes[0]
+        with small_disk(node.data_dir):
+            node.start()
+            node.wait_ready()
+            yield cluster, node
+            node.kill()
+
+
+@contextmanager
 def small_disk(at: Path) -> Iterator[None]:
     """A file system of its own with little room; only root may mount one."""
     at.mkdir()
@@ -66,38 +80,31 @@ def refused(node: Node) -> str | None:
 
 
 def test_with_a_full_disk_writes_are_refused_and_go_on_when_there_is_room() -> None:
-    product = servers.quorate()
-    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
-    with product_cluster(product, 1, ready=False) as cluster:
-        node = cluster.nodes[0]
-        with small_disk(node.data_dir):
-            node.start()
-            node.wait_ready()
-            with writing(cluster) as writer:
-                writer.wait_for(200)
-                ballast = node.data_dir / "ballast"
-                fill(ballast)
-                wait_until(lambda: refused(node) == errors.NO_SPACE.text, "puts are refused")
-                assert get(node, b"w/1") == b"1"
-                assert get(node, b"w/1", serializable=True) == b"1"
-                ballast.unlink()
-                with calling(node.endpoint) as caller:
-                    member_id = node.status()["member_id"]
-                    disarm = rpc_pb2.AlarmRequest(
-                        action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE
-                    )
+    with cluster_on_small_disk() as (cluster, node):
+        with writing(cluster) as writer:
+            writer.wait_for(200)
+            ballast = node.data_dir / "ballast"
+            fill(ballast)
+            wait_until(lambda: refused(node) == errors.NO_SPACE.text, "puts are refused")
+            assert get(node, b"w/1") == b"1"
+            assert get(node, b"w/1", serializable=True) == b"1"
+            ballast.unlink()
+            with calling(node.endpoint) as caller:
+                member_id = node.status()["member_id"]
+                disarm = rpc_pb2.AlarmRequest(
+                    action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=member_id, alarm=rpc_pb2.NOSPACE
+                )
 
-                    def is_accepted() -> bool:
-                        caller.unary("Maintenance/Alarm", disarm)
-                        return refused(node) is None
+                def is_accepted() -> bool:
+                    caller.unary("Maintenance/Alarm", disarm)
+                    return refused(node) is None
 
-                    wait_until(is_accepted, "puts are accepted again")
-                writer.wait_for(50)
-            everything_is_there(node, writer)
-            node.kill()
-            node.start()
-            everything_is_there(node, writer)
-            node.kill()
+                wait_until(is_accepted, "puts are accepted again")
+            writer.wait_for(50)
+        everything_is_there(node, writer)
+        node.kill()
+        node.start()
+        everything_is_there(node, writer)
 
 
 EVERYTHING = rpc_pb2.RangeRequest(key=b"w/", range_end=b"w0")
@@ -169,24 +176,17 @@ def test_with_a_full_disk_every_call_ends_in_time() -> None:
 
 
 def test_a_node_that_is_started_on_a_full_disk_loses_nothing_and_serves_when_there_is_room() -> None:
-    product = servers.quorate()
-    product = replace(product, environment={**product.environment, **SMALL_SEGMENTS})
-    with product_cluster(product, 1, ready=False) as cluster:
-        node = cluster.nodes[0]
-        with small_disk(node.data_dir):
-            node.start()
-            node.wait_ready()
-            with writing(cluster) as writer:
-                writer.wait_for(200)
-            node.stop()
-            ballast = node.data_dir / "ballast"
-            fill(ballast)
-            node.start()
-            wait_until(lambda: "storage failed" in node.log_path.read_text(), "storage cannot open the database")
-            ballast.unlink()
-            node.wait_ready()
-            everything_is_there(node, writer)
-            node.kill()
+    with cluster_on_small_disk() as (cluster, node):
+        with writing(cluster) as writer:
+            writer.wait_for(200)
+        node.stop()
+        ballast = node.data_dir / "ballast"
+        fill(ballast)
+        node.start()
+        wait_until(lambda: "storage failed" in node.log_path.read_text(), "storage cannot open the database")
+        ballast.unlink()
+        node.wait_ready()
+        everything_is_there(node, writer)
 
 
 def everything_is_there(node: Node, writer: Writer) -> None:

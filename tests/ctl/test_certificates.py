@@ -2,11 +2,15 @@
 
 import json
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from quorate.ctl.quorateutl import main
 from quorate.node import certificates
@@ -108,3 +112,20 @@ def test_a_ca_is_never_replaced(tmp_path: Path) -> None:
     second = run("ca", tmp_path)
     assert second.exit_code == 1
     assert "exists" in second.output
+
+
+def test_a_certificate_without_constraints_is_shown_and_one_with_a_broken_key_is_refused(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plain")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 5, now, now + timedelta(days=90))
+    plain = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    (tmp_path / "plain.pem").write_text(ssl.DER_cert_to_PEM_cert(plain))
+    shown = run("show", tmp_path / "plain.pem")
+    assert shown.exit_code == 0, shown.output
+    assert "ca: no" in shown.output
+    point = key.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    (tmp_path / "bad.pem").write_text(ssl.DER_cert_to_PEM_cert(plain.replace(point, b"\4" + bytes(64))))
+    refused = run("show", tmp_path / "bad.pem")
+    assert refused.exit_code == 1
+    assert refused.output.splitlines()[-1].startswith("Error: ")

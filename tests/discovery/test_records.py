@@ -52,3 +52,11 @@ def test_a_domain_without_this_member_is_of_no_use(
 ) -> None:
     with pytest.raises(DiscoveryFailed, match=sentence):
         found(given, monkeypatch)
+
+
+@pytest.mark.parametrize("host", ["a\\,b=http://c.", "*.", "\\000.", ".", "\\255x.", "a\\032b.", "\\058:1.", "a..b."])
+def test_a_record_that_leads_to_no_name_of_a_host_is_left_out(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = [f"0 0 1 {host}"] if ".." not in host else ["0 0 1 a\\.b\\..c."]
+    assert found({PLAIN: [*odd, "0 0 2380 localhost."]}, monkeypatch) == "m1=http://localhost:2380"
+    with pytest.raises(DiscoveryFailed, match="no record leads to the name of a host"):
+        found({PLAIN: odd}, monkeypatch)

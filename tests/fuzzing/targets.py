@@ -12,7 +12,7 @@ from typing import Final
 CORPUS: Final = Path(__file__).resolve().parent / "corpus"
 IN_PROCESS: Final = (
     *("http2", "hpack", "json", "peer_frames", "peer_requests", "log", "facts", "bbolt", "texts"),
-    *("raft", "driver", "database"),
+    *("raft", "driver", "database", "commands", "srv", "credentials"),
 )
 LIVE: Final[tuple[str, ...]] = ("node_frames", "node_messages", "node_json", "node_http", "node_peers")
 NAMES: Final = IN_PROCESS + LIVE

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quorate.proto import auth_pb2, rpc_pb2
+from quorate.storage.headers import MALFORMED
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.identity import Caller, TokenGrant
@@ -279,3 +280,27 @@ def test_users_roles_and_tokens_survive_a_restart(guarded: Member) -> None:
     auth = guarded.applier.auth
     assert auth.enabled
     assert caller(guarded, "ann") == auth.caller_of("abcdefghijklmnop.77", int(guarded.now * 1000))
+
+
+@pytest.mark.parametrize(
+    ("op", "body"),
+    [
+        (Op.LEASE_EXPIRE, b"short"),
+        (Op.LEASE_CHECKPOINT, b"short"),
+        (Op.LEASE_RENEW, b"no row of leases"[:15]),
+        (Op.CORRUPT_REPORT, b"short"),
+        (Op.AUTHENTICATE, b""),
+        (Op.AUTHENTICATE, b"\0" * 10 + b"\xff"),
+    ],
+)
+def test_a_command_of_the_node_that_cannot_be_read_fails_alone(member: Member, op: Op, body: bytes) -> None:
+    chunk = pack_chunk(ORIGIN, 1, [pack_command(op, body), pack_command(Op.PUT, b"\x0a\x01a\x12\x011")])
+    (first, second) = member.applier.chunk(next(chunks_of(chunk)))
+    assert first == MALFORMED
+    assert second != MALFORMED
+    assert member.applier.data_reports == []
+    member.state.database.marks.revision = member.state.store.revision
+    member.state.commit()
+    member.state.close()
+    member.open()
+    assert member.state.store.revision == 2

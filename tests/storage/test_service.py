@@ -405,28 +405,30 @@ def test_the_leader_proposes_to_expire_a_lease_and_its_keys_go_in_one_revision(r
     assert 4 == ring.state.store.revision
 
 
-def test_with_a_full_disk_nothing_is_lost_and_work_goes_on_when_there_is_room(ring: Ring) -> None:
+def put_more_than_fits(ring: Ring) -> None:
+    """Twenty keys are put, and the database must not grow."""
     execute = ring.state.database.connection.execute
     (pages,) = execute("PRAGMA page_count").fetchone()
     execute(f"PRAGMA max_page_count = {pages}")
     ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(20)])
     ring.results()
+
+
+def test_with_a_full_disk_nothing_is_lost_and_work_goes_on_when_there_is_room(ring: Ring) -> None:
+    put_more_than_fits(ring)
     ring.until(lambda: ring.consensus.of(Kind.PROPOSE))
     assert 20 == len(ring.state.database.pending)
     ring.read(get(b"k19"), number=1)
     ((_, _, _, [(_, body)]),) = ring.results()
     assert 1 == rpc_pb2.RangeResponse.FromString(body).count
+    execute = ring.state.database.connection.execute
     execute("PRAGMA max_page_count = 1000000")
     ring.until(lambda: not ring.state.is_dirty)
     assert (20,) == execute("SELECT count(*) FROM history").fetchone()
 
 
 def test_a_stop_while_the_disk_is_full_is_an_orderly_one(ring: Ring) -> None:
-    execute = ring.state.database.connection.execute
-    (pages,) = execute("PRAGMA page_count").fetchone()
-    execute(f"PRAGMA max_page_count = {pages}")
-    ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(20)])
-    ring.results()
+    put_more_than_fits(ring)
     ring.service.stop()
     ring.service.run()
     assert 20 == len(ring.state.database.pending)
@@ -550,3 +552,13 @@ def test_the_leader_has_checks_and_compactions_ordered(ring: Ring) -> None:
     ring.entry(put(b"a", b"1"))
     ring.until(lambda: proposed(ring, Op.CORRUPT_CHECK) and proposed(ring, Op.COMPACT))
     assert 2 == rpc_pb2.CompactionRequest.FromString(proposed(ring, Op.COMPACT)[0]).revision
+
+
+def test_the_rest_of_an_entry_that_cannot_be_read_has_no_effect(ring: Ring) -> None:
+    good = pack_chunk(ring.origin, 1, [put(b"a")])
+    ring.index = 1
+    ring.consensus.channel.send(Kind.ENTRY, ENTRY.pack(1, 5, EntryKind.BATCH), good + good[:-1])
+    ring.entry(put(b"b"))
+    ring.until(lambda: ring.state.database.marks.applied_index == 2)
+    assert [b"a", b"b"] == list(ring.state.store.index.live)
+    assert 3 == ring.state.store.revision

@@ -1,12 +1,14 @@
 """Packing and unpacking of chunks, results and roles."""
 
+from collections.abc import Callable
 from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quorate.wire import messages
-from quorate.wire.messages import Op, Origin, Role
+from quorate.wire.messages import BadBatch, Op, Origin, Role, chunks_of, commands_of, pack_chunk, pack_command
 
 commands = st.lists(st.tuples(st.sampled_from(list(Op)), st.binary(max_size=20), st.binary(max_size=300)), max_size=20)
 
@@ -50,3 +52,27 @@ def test_record_ids_are_ordered_by_revision_and_fit_a_signed_64_bit_integer() ->
     assert sorted(ids) == ids
     assert max(ids) < 2**63
     assert [1, 1, 1, 1, 1, 1, 2] == [messages.main_revision(i) for i in ids[:7]]
+
+
+CHUNKS = pack_chunk(Origin(1, 2, 3), 4, [pack_command(Op.PUT, b"body", b"who"), pack_command(Op.RANGE, b"x")])
+
+
+@pytest.mark.parametrize("payload", [CHUNKS[:-1], CHUNKS + b"x", CHUNKS + CHUNKS[:20], b"\xff" * 40])
+def test_what_is_no_row_of_chunks_is_named(payload: bytes) -> None:
+    with pytest.raises(BadBatch, match="not the sum of its chunks"):
+        list(chunks_of(payload))
+
+
+@pytest.mark.parametrize("cut", [1, 5, 8])
+def test_what_is_no_row_of_commands_is_named(cut: int) -> None:
+    (chunk,) = chunks_of(CHUNKS)
+    assert len(list(commands_of(chunk.commands))) == 2
+    with pytest.raises(BadBatch, match="not the sum of its commands"):
+        list(commands_of(chunk.commands[:-cut]))
+
+
+@pytest.mark.parametrize("change", [lambda body: body[:-1], lambda body: body + b"x", lambda body: body[:3]])
+def test_what_is_no_row_of_answers_is_named(change: Callable[[bytes], bytes]) -> None:
+    good = messages.pack_results(1, 2, 0, [messages.pack_result(0, b"a"), messages.pack_result(5, b"")])
+    with pytest.raises(BadBatch, match="not the sum of their answers"):
+        messages.unpack_results(change(good))
