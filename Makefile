@@ -57,7 +57,7 @@ sim-nightly: $(DEVELOPED) ## the same with 10,000 seeds; FIRST=n begins with ano
 	$(BIN)/python -m tests.simulation.whole --seeds 10000 --first $(or $(FIRST),0) --jobs $(or $(JOBS),2) --figures build/sim.jsonl
 
 crash-images: $(DEVELOPED) ## recover 60,000 images of what power cuts and failing disks leave; SEED=n for others
-	QUORATE_CRASH_IMAGES=50000 $(if $(SEED),QUORATE_SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -s tests/crashes/test_log.py tests/crashes/test_database.py
+	QUORATE_CRASH_IMAGES=50000 QUORATE_FAILING_PLACES=100000 $(if $(SEED),QUORATE_SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -s tests/crashes/test_log.py tests/crashes/test_database.py tests/crashes/test_failing_database.py
 
 bit-flips: $(DEVELOPED) ## turn 6,000 bits in files of a member, one at a time, and damage members of a real cluster
 	QUORATE_FLIPS=6000 $(if $(SEED),QUORATE_SEED=$(SEED)) $(BIN)/python -m pytest --timeout 0 -s tests/crashes/test_flips.py tests/cluster/test_healing.py

@@ -7,7 +7,9 @@ the services; `kinds` are the faults its runs know, `clients` who is there to no
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import unpack_from
 from typing import Any, Final
@@ -248,6 +250,17 @@ def rows_are_forgotten_when_the_disk_is_full(patch: Patch) -> None:
         self.pending = []
 
     patch.setattr(database.Database, "_take_back", _take_back)
+
+
+def a_checkpoint_that_failed_is_called_durable(patch: Patch) -> None:
+    """fsyncgate: what consensus drops from its log then is nowhere after a loss of power."""
+    run_checkpoint = database.Database._run_checkpoint
+
+    def _run_checkpoint(self: Any) -> None:
+        with suppress(sqlite3.OperationalError):
+            run_checkpoint(self)
+
+    patch.setattr(database.Database, "_run_checkpoint", _run_checkpoint)
 
 
 def a_member_answers_before_it_is_where_it_was(patch: Patch) -> None:
@@ -539,6 +552,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     Bug(the_revision_goes_back_after_a_crash, "etcd #13766, #17780", 0, ("kill storage", "crash a node")),
     Bug(the_applied_index_is_written_before_the_rows, "etcd #14685", 0, ("kill storage", "crash a node")),
     Bug(rows_are_forgotten_when_the_disk_is_full, "ENOSPC", 0, ("full database", "kill storage")),
+    Bug(a_checkpoint_that_failed_is_called_durable, "fsyncgate", 83, ("failing database", *POWER), nodes=1),
     Bug(a_member_answers_before_it_is_where_it_was, "here", 2, ("full database", "kill storage"), STALE, links=NARROW),
     Bug(a_deletion_of_nothing_makes_a_revision, "revisions without a hole", 0),
     Bug(comparisons_are_not_looked_at, "lost update", 0),

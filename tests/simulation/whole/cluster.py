@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from quorate.api.token_settings import JwtSettings
@@ -24,8 +24,9 @@ from tests.simulation.whole.installed import System, installed
 from tests.simulation.whole.ledger import Ledger, demand
 from tests.simulation.whole.network import SimNetwork, Weather
 from tests.simulation.whole.node import SimNode
-from tests.simulation.whole.plan import Plan
+from tests.simulation.whole.plan import OF_SQLITE, Plan
 from tests.simulation.whole.world import SECOND, World, enter
+from tests.support.failing_sqlite import Failure, failing
 
 MEMORY = Path("/dev/shm")
 
@@ -78,6 +79,11 @@ class SimCluster:
                 return node.as_members()
         raise OSError("connection refused")
 
+    def decide(self, path: str, call: str) -> Failure | None:
+        """Whether a call of SQLite fails."""
+        name = path[len(self.base) + 1 :].partition("/")[0]
+        return next((node.storage.decide(call) for node in self.nodes if node.name == name), None)
+
     # --- looking ---
 
     def members(self) -> list[SimNode]:
@@ -107,6 +113,7 @@ class SimCluster:
         for node in self.members():
             node.down_until = 0
             node.disk.is_full = node.storage.is_full = False
+            node.storage.failing = 0.0
             node.disk.failing = node.disk.lying = 0.0
             node.disk.sync_delay = (1, 200)
             node.clock.change(1.0)
@@ -192,7 +199,9 @@ def simulated(plan: Plan) -> Iterator[SimCluster]:
     try:
         with installed(plan.constants) as system:
             cluster = SimCluster(plan, base, system)
-            yield cluster
+            has_failures = any(fault.kind in OF_SQLITE for fault in plan.faults)
+            with failing(cluster.decide) if has_failures else nullcontext():
+                yield cluster
     finally:
         if cluster is not None:
             cluster.world.clear()

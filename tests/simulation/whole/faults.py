@@ -217,6 +217,18 @@ def full_database(attack: Attack) -> None:
     attack.later(undo)
 
 
+def failing_database(attack: Attack) -> None:
+    storage = attack.node.storage
+    attack.cluster.may_fail = True
+    storage.failing = attack.rng.choice((0.02, 0.3, 1.0))
+    storage.failing_calls = attack.rng.choice((("sync",), ("write",), ("write", "truncate", "sync")))
+
+    def undo() -> None:
+        storage.failing = 0.0
+
+    attack.later(undo)
+
+
 def turned_bit(attack: Attack) -> None:
     """A bit turns on the disk of one member while that is down; it heals itself by what the others have. No member is
     exchanged meanwhile: what two have lost, three need not know."""
@@ -519,6 +531,7 @@ ATTACKS: Final[dict[str, Callable[[Attack], None]]] = {
     "failing fsync": failing_fsync,
     "full log disk": full_log_disk,
     "full database": full_database,
+    "failing database": failing_database,
     "lying reads": lying_reads,
     "turned bit": turned_bit,
     "slow links inside": slow_links_inside,

@@ -44,6 +44,7 @@ from tests.simulation.whole.loop import Loop, new_loop
 from tests.simulation.whole.network import NodeNetwork
 from tests.simulation.whole.rot import Asking, Waits
 from tests.simulation.whole.world import MS, SECOND, Clock, Died, Process, Violation
+from tests.support.failing_sqlite import FULL, IO_ERRORS, Failure
 
 if TYPE_CHECKING:
     from tests.simulation.whole.cluster import SimCluster
@@ -192,6 +193,10 @@ class StorageHost(TurnHost):
         self.state: State | None = None
         self.service: Storage | None = None
         self.is_full = False
+        self.failing = 0.0  # share of SQLite's `failing_calls` that fail
+        self.failing_calls: tuple[str, ...] = ()
+        self._failures = 0
+        self._dice = random.Random(f"{node.cluster.world.seed} database of {node.name}")
         self.process.on_end = lambda why: None
 
     def boot(self) -> None:
@@ -242,8 +247,10 @@ class StorageHost(TurnHost):
         self._synced = log.read_bytes() if log.exists() else b""  # the checkpoint at the start is over
 
         def checkpointed() -> None:
+            before = self._failures
             run_checkpoint()
-            self._synced = log.read_bytes() if log.exists() else b""
+            if self._failures == before:
+                self._synced = log.read_bytes() if log.exists() else b""
 
         def guarded() -> bool:
             if self.is_full and state.database.is_dirty:
@@ -254,6 +261,15 @@ class StorageHost(TurnHost):
         state.database._run_checkpoint = checkpointed  # type: ignore[method-assign]
 
     _synced = b""
+
+    def decide(self, call: str) -> Failure | None:
+        """Whether SQLite's next write or sync fails: with EIO, or for want of space."""
+        if not self.failing or call not in self.failing_calls or self._dice.random() >= self.failing:
+            return None
+        self._failures += 1
+        if call == "write" and self._dice.random() < 0.3:
+            return Failure(FULL)
+        return Failure(IO_ERRORS[call], self._dice.choice((0.0, 0.5, 1.0)))
 
     def _log_path(self) -> Path:
         path = self.node.config.database_path
@@ -458,7 +474,7 @@ class SimNode:
             self.cluster.may_fail or self.has_rotted
         ):
             return
-        if isinstance(why, OSError | OperatorError) and self.cluster.may_fail:
+        if isinstance(why, OSError | OperatorError | sqlite3.OperationalError) and self.cluster.may_fail:
             self.cluster.refusals.append(f"{host.process.name}: {why}")
             return
         is_joining = self.initial_state == "existing" and not self.member_id

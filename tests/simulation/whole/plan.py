@@ -21,7 +21,9 @@ CLIENTS = ("keys", "keys", "keys", "stale", "transactions", "leases", "locks", "
 
 
 LIVES = 0.7  # of all seeds
+OF_SQLITE = ("failing database",)  # drawn by themselves, as each call of SQLite then costs more
 PEOPLED = 0.3
+FAILING = 0.2
 NARROW = 0.3
 MINUTE = 60 * SECOND
 
@@ -146,6 +148,11 @@ def draw_surroundings(plan: Plan) -> Plan:
     if rng.random() < NARROW:
         links = Links(rng.choice((1, 2, 16)), rng.choice((1, MS // 5, 5 * MS)), rng.choice((64, 1024, 8 << 20)))
         plan = plan.without(links=links)
+    if rng.random() < FAILING:
+        times = [rng.randrange(SECOND, plan.length) for _ in range(rng.randint(1, 4))]
+        duration = (SECOND // 5, 2 * SECOND) if not plan.is_life else (2 * SECOND, 30 * SECOND)
+        more = [Fault(at, rng.choice(OF_SQLITE), rng.choice(duration), rng.getrandbits(32)) for at in times]
+        plan = plan.without(faults=tuple(sorted((*plan.faults, *more))))
     return plan
 
 
