@@ -60,5 +60,8 @@ class JsonWebTokens:
 
 
 def _public_part(private: bytes) -> bytes:
-    key = serialization.load_pem_private_key(private, None)
+    try:
+        key = serialization.load_pem_private_key(private, None)
+    except TypeError:
+        raise ValueError("the key is locked with a password") from None
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

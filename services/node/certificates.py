@@ -128,7 +128,10 @@ def write(issued: Issued, certificate_path: Path, key_path: Path) -> None:
 def read(certificate_path: Path, key_path: Path) -> Issued:
     """A certificate with its key; ValueError or OSError when a file is not one, or the two do not belong together."""
     certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
-    key = serialization.load_pem_private_key(key_path.read_bytes(), None)
+    try:
+        key = serialization.load_pem_private_key(key_path.read_bytes(), None)
+    except TypeError:
+        raise ValueError(f"the key in {key_path} is locked with a password") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise ValueError(f"{key_path} holds a key of another kind than ECDSA or RSA")
     if key.public_key() != certificate.public_key():

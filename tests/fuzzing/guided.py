@@ -26,8 +26,12 @@ def main() -> None:
     directories = [Path(argument) for argument in arguments if not argument.startswith("-")]
     for number, seed in enumerate(chosen.seeds()):
         (directories[0] / f"seed-{number:03}").write_bytes(seed)
+
+    def one(data: bytes) -> None:  # atheris takes what is returned for an order
+        chosen.run(data)
+
     with chosen.world():
-        atheris.Setup([sys.argv[0], *arguments], chosen.run)
+        atheris.Setup([sys.argv[0], *arguments], one)
         atheris.Fuzz()
 
 

@@ -39,7 +39,7 @@ def seeds() -> list[bytes]:
     ]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """Read as the tools do: an answer or BboltError, and soon."""
     octets = Octets(data)
     path = directory() / "db"
@@ -51,10 +51,13 @@ def run(data: bytes) -> None:
         case _:
             path.write_bytes(_made(octets))
     target = directory() / "converted"
+    count = 0
     for read in (_walk, _contents, _convert):
         target.unlink(missing_ok=True)
         with suppress(BboltError):
             read(path, target)
+            count += 1
+    return count > 0
 
 
 def _walk(path: Path, _: Path) -> None:

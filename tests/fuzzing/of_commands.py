@@ -91,19 +91,21 @@ def seeds() -> list[bytes]:
     ]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """Apply, write, read again: the same state. What is no batch is BadBatch."""
     octets = Octets(data)
     match octets.choice((ENTRIES, RAW, ANSWERS)):
         case 0:
-            _apply(_entry(octets))
+            return _apply(_entry(octets))
         case 1:
-            _apply(octets.rest())
+            return _apply(octets.rest())
         case _:
             with suppress(BadBatch):
                 number, incarnation, first, results = unpack_results(octets.rest())
                 again = pack_results(number, incarnation, first, [pack_result(*one) for one in results])
                 assert unpack_results(again) == (number, incarnation, first, results)
+                return True
+            return False
 
 
 def _entry(octets: Octets) -> bytes:
@@ -136,18 +138,20 @@ def _changed(octets: Octets, op: int, body: bytes) -> tuple[int, bytes]:
             return op, body
 
 
-def _apply(payload: bytes) -> None:
+def _apply(payload: bytes) -> bool:
     scratch.clear()
     path = scratch.directory() / "db"
     state = State(path, 1, 1000, 0.0)
     try:
         applier = Applier(state, Headers(), None)
         applier.index = 1
+        is_whole = False
         with suppress(BadBatch):
             for chunk in chunks_of(payload):
                 with suppress(BadBatch):
                     applier.chunk(chunk)
                 assert state.store.sub == 0, "half a transaction"
+            is_whole = True
         assert {REPORT.size} >= {len(report) for report in applier.data_reports}
         state.database.marks.applied_index = 1
         state.database.marks.revision = state.store.revision
@@ -164,6 +168,7 @@ def _apply(payload: bytes) -> None:
         assert _facts(again) == before, "what was written is not what is read"
     finally:
         again.close()
+    return is_whole
 
 
 def _facts(state: State) -> tuple[object, ...]:

@@ -15,6 +15,8 @@ from typing import Final
 
 import jwt
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.utils import CryptographyDeprecationWarning
 
 from quorate.api.token_settings import JwtSettings, parse_auth_token
@@ -64,6 +66,9 @@ def world() -> Iterator[None]:
 def seeds() -> list[bytes]:
     """A good one of each, tokens of odd claims, headers nested without end."""
     token = jwt.encode(GOOD, SECRET, "HS256").encode()
+    locked = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    )
     nested = base64.urlsafe_b64encode(b"[" * 9000)
     certificate, key, revoked = _files()
     return [
@@ -74,34 +79,36 @@ def seeds() -> list[bytes]:
         *(bytes((OPTION,)) + text.encode() for text in OPTIONS),
         bytes((CERTIFICATE,)) + certificate,
         bytes((KEY,)) + key,
+        bytes((KEY,)) + locked,
         bytes((REVOKED,)) + revoked,
         bytes((REVOKED,)) + ssl.PEM_cert_to_DER_cert(certificate.decode()),
         bytes((CERTIFICATE,)) + certificate + key + revoked,
     ]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """Read, or refused by name."""
     octets = Octets(data)
     match octets.choice((TOKEN, CLAIMS, OPTION, CERTIFICATE, KEY, REVOKED)):
         case 0:
-            _verify(octets.rest().decode("latin-1"))
+            return _verify(octets.rest().decode("latin-1"))
         case 1:
             claims = json.dumps(odd(octets, GOOD)).encode()
-            _verify(jwt.api_jws.encode(claims, SECRET, "HS256"))
+            return _verify(jwt.api_jws.encode(claims, SECRET, "HS256"))
         case 2:
-            _read(lambda: parse_auth_token(octets.rest().decode(errors="replace")), ValueError)
+            return _read(lambda: parse_auth_token(octets.rest().decode(errors="replace")), ValueError)
         case 3:
-            _certificate(scratch.file(octets.rest()))
+            return _certificate(scratch.file(octets.rest()))
         case 4:
             certificate, _, _ = _files()
             path, key = scratch.file(certificate, "certificate"), scratch.file(octets.rest())
-            _read(lambda: certificates.read(path, key), ValueError, TypeError)
+            is_read = _read(lambda: certificates.read(path, key), ValueError)
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             _read(lambda: context.load_cert_chain(path, key, lambda: "x"), OSError, ValueError)
+            return is_read
         case _:
             path = scratch.file(octets.rest())
-            _read(lambda: certificates.revoked_serials(path), ValueError)
+            return _read(lambda: certificates.revoked_serials(path), ValueError)
 
 
 @cache
@@ -114,24 +121,27 @@ def _tokens() -> JsonWebTokens:
         path.unlink()
 
 
-def _verify(token: str) -> None:
+def _verify(token: str) -> bool:
     try:
         caller = _tokens().verify(token, NOW)
     except CallFailed:
-        return
+        return False
     assert len(caller.pack()) >= 8
     assert _tokens().verify(_tokens().sign(caller, NOW), NOW) == caller
+    return True
 
 
-def _read(reader: Callable[[], object], *refusals: type[Exception]) -> None:
+def _read(reader: Callable[[], object], *refusals: type[Exception]) -> bool:
     try:
         reader()
     except refusals as refusal:
         if not str(refusal):
             raise AssertionError("a refusal without a sentence") from refusal
+        return False
+    return True
 
 
-def _certificate(path: Path) -> None:
+def _certificate(path: Path) -> bool:
     _read(lambda: certificates.expiry(path), ValueError)
     found = expiry._read(str(path))
     if found is not None:
@@ -140,3 +150,4 @@ def _certificate(path: Path) -> None:
         result = CliRunner().invoke(cert, [command, str(path)])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise AssertionError(f"cert {command} ends with a trace") from result.exception
+    return found is not None

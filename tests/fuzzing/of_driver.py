@@ -88,6 +88,7 @@ class QuietEndpoint:
     """The node's ring without sockets."""
 
     address = Address(Part.CONSENSUS)
+    is_drained = True
 
     def __init__(self) -> None:
         self.channels: dict[Address, QuietChannel] = {}
@@ -258,7 +259,7 @@ def seeds() -> list[bytes]:
     ]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """The member goes on, whatever is said to it."""
     scratch.clear()
     octets = Octets(data)
@@ -275,6 +276,7 @@ def run(data: bytes) -> None:
     finally:
         member.wal.abandon()
     member.check_recovery()
+    return not member.driver.impossible_messages
 
 
 def lead(member: World) -> None:

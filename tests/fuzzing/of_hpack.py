@@ -26,7 +26,7 @@ def seeds() -> list[bytes]:
     return [b"".join(bytes((len(block),)) + block for block in blocks if len(block) < 256), b"\x01\x82\x02\x3f\xe1"]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """Read block after block with both."""
     octets = Octets(data)
     plain, decoder, judging = Decoder(), HeadDecoder(Limits(), UNARY), HeadDecoder(Limits(), UNARY)
@@ -45,4 +45,5 @@ def run(data: bytes) -> None:
         except ConnectionFailure:
             assert expected is None
         if expected is None:
-            return
+            return False
+    return True

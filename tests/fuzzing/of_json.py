@@ -64,42 +64,41 @@ def filled(descriptor: Descriptor, depth: int) -> Message:
     return cast(Message, message)
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """A request as text, or a response in its binary form."""
     octets = Octets(data)
     kind = octets.choice((TEXT, BINARY))
     descriptor = octets.choice(TYPES)
-    if kind == TEXT:
-        _read(descriptor, octets.rest())
-    else:
-        _write(descriptor, octets.rest())
+    return _read(descriptor, octets.rest()) if kind == TEXT else _write(descriptor, octets.rest())
 
 
-def _read(descriptor: Descriptor, text: bytes) -> None:
+def _read(descriptor: Descriptor, text: bytes) -> bool:
     ours: Message | None = None
     try:
         ours = DECODERS[descriptor.full_name].message(text)
     except BadJson as bad:
         for answer in (error_body(3, f"Failed to decode request: {bad}"), error_line(3, str(bad))):
             json.loads(answer)
-        return
+        return False
     ours.SerializeToString()
     theirs = GetMessageClass(descriptor)()
     try:
         json_format.Parse(text, theirs, ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, RecursionError, OverflowError, TypeError, AttributeError):
-        return
+        return True
     assert ours == theirs
+    return True
 
 
-def _write(descriptor: Descriptor, body: bytes) -> None:
+def _write(descriptor: Descriptor, body: bytes) -> bool:
     message = GetMessageClass(descriptor)()
     try:
         message.ParseFromString(body)
     except DecodeError:
-        return
+        return False
     written = encoder(descriptor)(message)
     written.encode()
     assert "".join(pieces(descriptor, message)) == written
     expected = json.loads(json_format.MessageToJson(message, preserving_proto_field_name=True))
     assert json.loads(written) == expected
+    return True

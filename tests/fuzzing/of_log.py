@@ -62,30 +62,31 @@ def seeds() -> list[bytes]:
     ]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """What is not what was written is DamagedLog, and nothing is made up."""
     octets = Octets(data)
     match octets.choice((RAW, SEALED, DIRECTORY)):
         case 0:
-            _scan(octets.rest())
+            return _scan(octets.rest())
         case 1:
-            _scan(_sealed(octets))
+            return _scan(_sealed(octets))
         case _:
-            _recover(octets)
+            return _recover(octets)
 
 
-def _scan(records: bytes) -> None:
+def _scan(records: bytes) -> bool:
     data = HEADER.pack() + records
     try:
         scan = scan_segment("segment", data, HEADER)
     except DamagedLog:
-        return
+        return False
     assert HEADER_BYTES <= scan.end <= len(data) + 8
     for place in scan.places:
         record = wal_format.read_record(data, place.offset, NONCE)
         assert record is not None
         assert record.length <= RECORD_BYTES_MAX
         assert wal_format.read_payload(data, place.offset, record) is not None
+    return True
 
 
 def _sealed(octets: Octets) -> bytes:
@@ -108,7 +109,7 @@ def _sealed(octets: Octets) -> bytes:
     return b"".join(parts)
 
 
-def _recover(octets: Octets) -> None:
+def _recover(octets: Octets) -> bool:
     """Segments in files of this directory, and the log that a member makes of them."""
     scratch.clear()
     directory = scratch.directory()
@@ -122,7 +123,8 @@ def _recover(octets: Octets) -> None:
     try:
         log = Wal.recover(directory, SEGMENT_BYTES, fsync=False)
     except DamagedLog:
-        return
+        return False
     log.entries(log.first_index(), log.last_index + 1, 1 << 30)
     log.close()
     Wal.recover(directory, SEGMENT_BYTES, fsync=False).abandon()
+    return True

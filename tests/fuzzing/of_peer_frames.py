@@ -49,7 +49,7 @@ def _as_sealed(frame_type: int, body: bytes) -> bytes:
     return bytes((SEALED, frame_type, 0, 0)) + len(body).to_bytes(2, "big") + body
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """Read a stream whole and in pieces: the same messages, or FrameDamaged; what is read can be said again."""
     octets = Octets(data)
     stream = octets.rest() if octets.choice((RAW, SEALED)) == RAW else _sealed(octets)
@@ -58,6 +58,7 @@ def run(data: bytes) -> None:
     for message in whole[0]:
         again = Decoder(CLUSTER, PEER, OWN).feed(encode(CLUSTER, message))
         assert again == [message]
+    return not whole[1]
 
 
 def _sealed(octets: Octets) -> bytes:

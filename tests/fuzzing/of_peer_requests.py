@@ -32,9 +32,10 @@ def seeds() -> list[bytes]:
     return [hello, *plain, b"HTTP/1.1 101 Switching Protocols\r\n\r\n", plain[0].replace(b"GET", b"POST")]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """Read it as a request and as a response, through a socket as a node does."""
     request = head = None
+    is_read = False
     near, far = socket.socketpair()
     with near, far:
         far.sendall(data[:60_000])
@@ -47,6 +48,7 @@ def run(data: bytes) -> None:
         except (BadRequest, OSError):
             pass
         else:
+            is_read = True
             if hello is None:
                 _check_answer(answer(request, MEMBERSHIP, has_leader=len(data) % 2 == 0))
             else:
@@ -56,6 +58,7 @@ def run(data: bytes) -> None:
                 assert 0 <= hello.from_id < 1 << 64
     with contextlib.suppress(BadRequest):
         parse_status(head or data)
+    return is_read
 
 
 def _check_answer(response: bytes) -> None:

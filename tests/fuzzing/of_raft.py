@@ -166,7 +166,7 @@ def seeds() -> list[bytes]:
     ]
 
 
-def run(data: bytes) -> None:
+def run(data: bytes) -> bool:
     """What holds is checked after every action."""
     octets = Octets(data)
     start = octets.number() % 3
@@ -180,6 +180,7 @@ def run(data: bytes) -> None:
     member.settle()
     member.restart()
     member.settle()
+    return not member.dropped
 
 
 def lead(member: Member) -> None:

@@ -23,7 +23,7 @@ class Target:
     """One reader of foreign octets."""
 
     name: str
-    run: Callable[[bytes], None]
+    run: Callable[[bytes], bool | None]  # whether it was read, False for a refusal; a live node does not say
     seeds: Callable[[], list[bytes]]
     world: Callable[[], AbstractContextManager[object]]  # what has to exist while `run` is called; may raise in the end
 

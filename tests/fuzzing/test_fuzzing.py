@@ -3,6 +3,7 @@
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from tests.fuzzing.mutation import mutated
 from tests.fuzzing.targets import Target
 
 SECONDS = 1.0
+SEED = 6
 INPUTS_MAX = 2_000
 
 
@@ -23,21 +25,38 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
 
 
 def test_what_once_found_something_finds_nothing_now(target: Target) -> None:
-    for data in (*target.seeds(), *(path.read_bytes() for path in targets.kept(target.name))):
-        target.run(data)
+    inputs = [*target.seeds(), *(path.read_bytes() for path in targets.kept(target.name))]
+    outcomes = Counter(target.run(data) for data in inputs)
+    assert outcomes[True], "none of the good ones was read"
+    assert outcomes[True] + outcomes[False] == len(inputs)
 
 
 def test_a_second_of_fresh_inputs_finds_nothing(target: Target) -> None:
-    seed = 6
     ends_at = time.monotonic() + SECONDS
-    inputs = mutated(random.Random(seed), [*target.seeds(), *(path.read_bytes() for path in targets.kept(target.name))])
-    for number, data in enumerate(itertools.islice(inputs, INPUTS_MAX)):
+    outcomes: Counter[bool | None] = Counter()
+    for number, data in enumerate(itertools.islice(fresh(target), INPUTS_MAX)):
         try:
-            target.run(data)
+            outcomes[target.run(data)] += 1
         except Exception as finding:
-            raise AssertionError(f"seed {seed}, input {number}: {data!r}") from finding
+            raise AssertionError(f"seed {SEED}, input {number}: {data!r}") from finding
         if time.monotonic() > ends_at:
             break
+    assert outcomes.total() > 0
+    assert outcomes.keys() <= {True, False}
+
+
+def test_of_the_fresh_inputs_some_are_read_and_some_refused(target: Target) -> None:
+    seen: set[bool | None] = set()
+    for data in itertools.islice(fresh(target), INPUTS_MAX):
+        seen.add(target.run(data))
+        if len(seen) == 2:
+            break
+    assert seen == {True, False}
+
+
+def fresh(target: Target) -> Iterator[bytes]:
+    """The row of inputs of one seed."""
+    return mutated(random.Random(SEED), [*target.seeds(), *(path.read_bytes() for path in targets.kept(target.name))])
 
 
 def test_a_seed_means_one_row_of_inputs() -> None:

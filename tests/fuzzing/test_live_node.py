@@ -25,6 +25,7 @@ def test_kept_and_fresh_inputs_leave_the_node_well(name: str) -> None:
     target = targets.target(name)
     kept = [path.read_bytes() for path in targets.kept(name)]
     ends_at = time.monotonic() + SECONDS
+    number = 0
     for number, data in enumerate(itertools.chain(kept, mutated(random.Random(SEED), [*target.seeds(), *kept]))):
         try:
             target.run(data)
@@ -32,4 +33,5 @@ def test_kept_and_fresh_inputs_leave_the_node_well(name: str) -> None:
             raise AssertionError(f"seed {SEED}, input {number}: {data!r}") from finding
         if number >= len(kept) and time.monotonic() > ends_at:
             break
+    assert number >= len(kept), "nothing fresh was said"
     node.live().look()
