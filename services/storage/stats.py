@@ -115,6 +115,9 @@ class Stats(Collector):
         yield _histogram(
             prefix + "backend_snapshot_duration_seconds", "An image of the database.", self._readers.image_seconds
         )
+        yield _histogram(
+            prefix + "backend_defrag_duration_seconds", "Giving free space of the database back.", self._vacuum.seconds
+        )
         yield GaugeMetricFamily(prefix + "defrag_inflight", "Whether space is given back.", value=self._vacuum.is_due)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Final
 
+from quorate.storage.buckets import Buckets
 from quorate.storage.database import Database, room_for
 from quorate.storage.schema import PAGE_BYTES
 
@@ -16,6 +18,8 @@ class Vacuum:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.is_due = False
+        self.seconds = Buckets(0.1, 2, 13)  # from the request until nothing was free
+        self._began = 0.0
 
     def request_at_start(self, threshold_bytes: int) -> bool:
         """Begin if at least so much would be given back; 0 means never. Whether it begins."""
@@ -27,6 +31,8 @@ class Vacuum:
 
     def request(self) -> None:
         """Begin, or go on, until nothing is free."""
+        if not self.is_due:
+            self._began = perf_counter()
         self.is_due = True
 
     def give_up(self) -> None:
@@ -43,4 +49,6 @@ class Vacuum:
         self._database.note_written(SLICE_PAGES * PAGE_BYTES)
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         self.is_due = free > 0
+        if not self.is_due:
+            self.seconds.add(perf_counter() - self._began)
         self._database.measure()
