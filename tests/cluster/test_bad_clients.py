@@ -33,6 +33,7 @@ DEAF = 10
 GROWTH_BYTES_MAX = (
     DEAF + 3
 ) * ANSWER_BYTES + 100 * MIB  # of the api process: each deaf client's answer once, one in parts
+ANSWER_S = 60.0  # no promise: 200 MiB are on their way beside it, and many tests may share the machine
 SEED = 20_25
 DATA = 0  # the kind of frame that messages are in
 FRAME_HEAD_BYTES = 9
@@ -58,7 +59,7 @@ def bystander(node: Node) -> Iterator[Caller]:
 
 
 def put(caller: Caller, key: bytes, value: bytes) -> None:
-    caller.unary("KV/Put", rpc_pb2.PutRequest(key=key, value=value))
+    caller.unary("KV/Put", rpc_pb2.PutRequest(key=key, value=value), ANSWER_S)
 
 
 def resident_bytes(pid: int) -> int:
@@ -218,14 +219,15 @@ def test_json_of_the_wrong_kind_is_an_invalid_argument(node: Node, bystander: Ca
 def test_a_client_that_never_reads_holds_nobody_up(node: Node, bystander: Caller) -> None:
     for number in range(20):
         put(bystander, b"big/%02d" % number, b"x" * MIB)
-    request = rpc_pb2.RangeRequest(key=b"big/", range_end=b"big0").SerializeToString()
+    everything = rpc_pb2.RangeRequest(key=b"big/", range_end=b"big0")
+    request = everything.SerializeToString()
     deaf = [connected(node) for _ in range(DEAF)]
     try:
         for connection in deaf:
             connection.sendall(call_frames(b"/etcdserverpb.KV/Range", request))
         for number in range(200):
             put(bystander, b"beside", b"%d" % number)
-        assert bystander.unary("KV/Range", rpc_pb2.RangeRequest(key=b"big/", range_end=b"big0")).count == 20
+        assert bystander.unary("KV/Range", everything, ANSWER_S).count == 20
     finally:
         for connection in deaf:
             connection.close()

@@ -23,7 +23,7 @@ from tests.support.cluster import wait_until
 MARK: Final = b"_quorate/import"
 LEASE: Final = 77
 LEASE_TTL_S: Final = 500
-WITHIN_S: Final = 60.0
+WITHIN_S: Final = 120.0  # no promise: many tests may share the machine
 PUTS_PER_TXN: Final = 100
 
 
