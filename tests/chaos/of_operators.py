@@ -100,11 +100,13 @@ async def _replace(field: Battlefield, dice: random.Random, node: Member) -> Non
         if not old:
             raise NotNow
         field.note(f"remove {node.name} ({old:x})")
-        if not await _until_done(field, others, "Cluster/MemberRemove", rpc_pb2.MemberRemoveRequest(ID=old)):
+        request = rpc_pb2.MemberRemoveRequest(ID=old)
+        while not await _until_done(
+            field, others, "Cluster/MemberRemove", request
+        ):  # one without an answer may be done
             listed = await field.members(others)
-            if listed is None or old in {member.ID for member in listed}:
-                field.note(f"{node.name} stays, as the others did not answer")
-                return
+            if listed is not None and old not in {member.ID for member in listed}:
+                break
         await asyncio.to_thread(node.kill)
         await asyncio.to_thread(shutil.rmtree, data, True)
         if node.disk is not None:

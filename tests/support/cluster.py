@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, Literal
 
 from bench import processes, servers
@@ -89,11 +90,21 @@ def paused(node: Node, *services: Service) -> Iterator[None]:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
+        wait_until(lambda: all(_stands_still(pid) for pid in pids), "everything stands still")
         yield
     finally:
         for pid in pids:
             if processes.command_line(pid):
                 os.kill(pid, signal.SIGCONT)
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped, which they are a moment after the signal, or it is gone."""
+    try:
+        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return not processes.command_line(pid)
+    return all(state.rpartition(")")[2].split()[0] in "tTZX" for state in threads)
 
 
 def wait_until(condition: Callable[[], bool], what: str, within_s: float = BACK_WITHIN_S) -> None:
