@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from quorate.api.token_settings import SYMMETRIC, JwtSettings
@@ -62,6 +63,6 @@ class JsonWebTokens:
 def _public_part(private: bytes) -> bytes:
     try:
         key = serialization.load_pem_private_key(private, None)
-    except TypeError:
-        raise ValueError("the key is locked with a password") from None
+    except (TypeError, UnsupportedAlgorithm) as error:  # locked with a password, or of a curve that nobody uses
+        raise ValueError(f"the key cannot be used: {error}") from None
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import click
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from quorate.ctl import cfssl
@@ -209,7 +209,9 @@ def _make(subject: Subject, purpose: Purpose, valid: timedelta, authority: Issue
     return _read(lambda: certificates.issue(subject, purpose, valid, authority))
 
 
-NO_CERTIFICATE: Final = (x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
+NO_CERTIFICATE: Final = (
+    *(x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm),
+)
 
 
 def _read(step: Callable[[], Result]) -> Result:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -130,11 +131,12 @@ def read(certificate_path: Path, key_path: Path) -> Issued:
     certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
     try:
         key = serialization.load_pem_private_key(key_path.read_bytes(), None)
-    except TypeError:
-        raise ValueError(f"the key in {key_path} is locked with a password") from None
+        public = certificate.public_key()
+    except (TypeError, UnsupportedAlgorithm) as error:  # locked with a password, or of a curve that nobody uses
+        raise ValueError(f"the key in {key_path} cannot be used: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise ValueError(f"{key_path} holds a key of another kind than ECDSA or RSA")
-    if key.public_key() != certificate.public_key():
+    if key.public_key() != public:
         raise ValueError(f"the key in {key_path} does not belong to the certificate in {certificate_path}")
     return Issued(certificate, key)
 

@@ -106,7 +106,11 @@ class Applier:
             except CallFailed as failure:
                 assert not self.store.sub, "a command that fails has changed nothing"
                 results.append(failed(failure.error))
-            except (DecodeError, StructError, UnicodeDecodeError):
+            except (
+                DecodeError,
+                StructError,
+                ValueError,
+            ):  # a message, a row of numbers, a text or base 64 that is none
                 assert not self.store.sub, "a command that cannot be read has changed nothing"
                 results.append(MALFORMED)
             else:

@@ -290,6 +290,8 @@ def test_users_roles_and_tokens_survive_a_restart(guarded: Member) -> None:
         (Op.LEASE_RENEW, b"no row of leases"[:15]),
         (Op.CORRUPT_REPORT, b"short"),
         (Op.AUTHENTICATE, b""),
+        (Op.USER_ADD, rpc_pb2.AuthUserAddRequest(name="x", hashedPassword="abc").SerializeToString()),
+        (Op.USER_ADD, rpc_pb2.AuthUserAddRequest(name="x", hashedPassword="\xe9").SerializeToString()),
         (Op.AUTHENTICATE, b"\0" * 10 + b"\xff"),
     ],
 )
