@@ -41,6 +41,7 @@ def test_a_container_takes_a_configuration_file(tmp_path: Path) -> None:
         shell.write(file.text)
         text = commands.text.replace(" n1 ", f" {name} ").replace("--volumes n1", f"--volumes {name}")
         text = text.replace("--tag quorate .", f"--tag quorate {document.ROOT}")
+        text = text.replace("--wait 60\n", "--wait 240\n")  # many tests may share the machine
         try:
             said = shell.run(text)
         finally:
