@@ -318,6 +318,8 @@ class Driver:
         for index, term, kind, payload in committed:
             send(Kind.ENTRY, ENTRY.pack(index, term, _KIND_OF[kind]), payload)
         self.handed_index = committed[-1].index
+        if committed[0].index <= self.applied_index:  # storage outlived this process and passes over it silently
+            self.core.on_applied(min(self.applied_index, self.handed_index))
 
     def _note_applied(self, applied_index: int, durable_index: int) -> None:
         if self._streaming:

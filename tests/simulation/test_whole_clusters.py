@@ -53,3 +53,8 @@ def test_rights_are_given_and_taken_away_while_everything_breaks(users: str) -> 
     outcome = run(with_people(draw(3, length=8 * SECOND), users))
     assert "" == outcome.violation
     assert outcome.visits
+
+
+def test_a_storage_that_outlived_consensus_is_told_on_behind_what_it_has() -> None:
+    """What it had applied already filled the room for what it is told, and it did not say so twice."""
+    assert "" == run(draw(20574)).violation
