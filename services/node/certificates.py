@@ -160,10 +160,10 @@ def expiry(certificate_path: Path) -> datetime:
 
 
 def hosts_of(certificate: x509.Certificate) -> list[str]:
-    """Host names and addresses of the subject alternative name."""
+    """Host names and addresses of the subject alternative name; none where the extensions are no extensions."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return []
     addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
     return [*names.get_values_for_type(x509.DNSName), *addresses]
