@@ -77,7 +77,7 @@ def _names(certificate: bytes) -> list[str]:
         names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         )
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
         return []
     dns = names.value.get_values_for_type(x509.DNSName)
     return dns or [str(address) for address in names.value.get_values_for_type(x509.IPAddress)]

@@ -178,7 +178,7 @@ def _description(certificate: x509.Certificate) -> list[tuple[str, str]]:
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise click.ClickException(f"{path} holds no certificate in PEM") from None
 
 

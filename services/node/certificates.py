@@ -126,9 +126,17 @@ def write(issued: Issued, certificate_path: Path, key_path: Path) -> None:
     certificate_path.write_bytes(issued.certificate.public_bytes(serialization.Encoding.PEM))
 
 
+def load(content: bytes) -> x509.Certificate:
+    """The first certificate of a PEM text; ValueError when there is none."""
+    try:
+        return x509.load_pem_x509_certificate(content)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
+
+
 def read(certificate_path: Path, key_path: Path) -> Issued:
     """A certificate with its key; ValueError or OSError when a file is not one, or the two do not belong together."""
-    certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+    certificate = load(certificate_path.read_bytes())
     try:
         key = serialization.load_pem_private_key(key_path.read_bytes(), None)
         public = certificate.public_key()
@@ -156,7 +164,7 @@ def revoked_serials(crl_path: Path) -> frozenset[int]:
 
 def expiry(certificate_path: Path) -> datetime:
     """When the first certificate of a PEM file stops being valid."""
-    return x509.load_pem_x509_certificate(certificate_path.read_bytes()).not_valid_after_utc
+    return load(certificate_path.read_bytes()).not_valid_after_utc
 
 
 def hosts_of(certificate: x509.Certificate) -> list[str]:

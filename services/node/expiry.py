@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from quorate.node import logs
+from quorate.node.certificates import load
 from quorate.node.tls import TlsFiles
 
 log = logs.named("tls")
@@ -77,6 +78,6 @@ class Expiry(Collector):
 def _read(path: str) -> x509.Certificate | None:
     """The first certificate of a file; None while there is none to be read, as in the middle of a rotation."""
     try:
-        return x509.load_pem_x509_certificate(Path(path).read_bytes())
+        return load(Path(path).read_bytes())
     except (OSError, ValueError):
         return None
