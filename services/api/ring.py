@@ -329,16 +329,17 @@ class Ring:
                 self.failure.set_exception(error)
 
     def _receive(self) -> None:
-        handlers, endpoint = self._handlers, self._endpoint
+        handlers = self._handlers
         for _ in range(RECEIVE_ROUNDS):
-            for channel, said in endpoint.receive(16):
+            batches = self._endpoint.receive(16)
+            if not batches:
+                break
+            for channel, said in batches:
                 part = channel.peer.part
                 for kind, body in said:
                     handler = handlers.get((part, kind))
                     if handler is not None:
                         handler(body)
-            if endpoint.is_drained:
-                break
         else:
             self._loop.call_soon(self._on_readable)
 

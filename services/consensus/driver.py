@@ -207,7 +207,7 @@ class Driver:
             inbox, self._peer_inbox = self._peer_inbox, []
             for message in inbox:
                 self._take_peer(message)
-        return not self._endpoint.is_drained
+        return len(batches) == FRAMES_MAX
 
     def _work(self) -> None:
         core = self.core

@@ -154,7 +154,7 @@ class Service:
         os.eventfd_write(self._wake_up, 1)
 
     def turn(self, wait_ms: int) -> None:
-        """One turn: everything that has arrived, then whatever there is time for; waits when there is no more."""
+        """One turn: everything that has arrived, then whatever there is time for; waits when there is nothing."""
         batches = self.endpoint.receive()
         now = self.applier.now = self._clock.monotonic()
         if batches:
@@ -182,15 +182,13 @@ class Service:
         self._tell_applied()
         self._tell_space()
         flushed = self.endpoint.flush()
-        has_committed = False
         if self._dirty_since and (
             len(self.state.database.pending) >= COMMIT_ROWS or now - self._dirty_since > COMMIT_SECONDS_MAX
         ):
             self._maybe_commit()
-            has_committed = not self._dirty_since
         self._mind_checkpoint(now)
-        if self._advance_background() or has_committed or self.is_stopping:
-            return  # there is more to do, or something to tell
+        if self._advance_background() or batches:
+            return
         self._is_quiet = not self._wait(min(wait_ms, self._patience_ms(flushed)))
         if self._is_quiet and self._dirty_since:
             self._maybe_commit()
@@ -202,7 +200,7 @@ class Service:
         os.close(self._wake_up)
 
     def _wait(self, timeout_ms: int) -> bool:
-        if not self.endpoint.is_drained:
+        if self.endpoint.wait(0):
             return True
         heard = self._poll.poll(timeout_ms)
         for descriptor, _ in heard:

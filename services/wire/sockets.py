@@ -192,7 +192,6 @@ class Endpoint:
         self.channels: dict[Address, Channel] = {}
         self._senders: dict[int, Channel] = {}  # the same by `_sender_of`, found without making an address
         self.dropped_frames = 0
-        self.is_drained = False  # the last `receive` left nothing: the next frame makes `fileno` readable
         self._accept: Callable[[Address], Callable[[], bytes] | None] = lambda _address: None
         self._on_open: Callable[[Channel, bytes], None] = lambda _channel, _hello: None
         path = socket_path(run_directory, address)
@@ -226,27 +225,25 @@ class Endpoint:
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when frames MAY be there; edge-triggered: after it fires, call
-        `receive` until `is_drained`."""
+        `receive` until it returns nothing."""
         return int(self._inbox.get(zmq.FD))
 
     def wait(self, timeout_ms: int) -> bool:
-        """Block after a `receive` until it is worth another one; False: the time is over. True may also mean that a
-        neighbour came or went."""
-        if not self.is_drained:
+        """Block until a frame is there or the time is over; False may come earlier when a neighbour came or went."""
+        inbox = self._inbox
+        if int(inbox.get(zmq.EVENTS)) & _READABLE:
             return True
-        return bool(self._sleeper.poll(timeout_ms))
+        if not timeout_ms:
+            return False
+        self._sleeper.poll(timeout_ms)
+        return bool(int(inbox.get(zmq.EVENTS)) & _READABLE)
 
     def receive(self, frames_max: int = 64) -> list[tuple[Channel, list[Message]]]:
-        """Take up to `frames_max` frames without blocking: a list of (channel, messages in order).
-
-        Afterwards `is_drained` says whether that was all; asking again then would cost two system calls.
-        """
+        """Take up to `frames_max` frames without blocking: a list of (channel, messages in order)."""
         batches: list[tuple[Channel, list[Message]]] = []
         inbox = self._inbox
-        self.is_drained = False
         for _ in range(frames_max):
             if not int(inbox.get(zmq.EVENTS)) & _READABLE:  # cheaper than the exception that says the same
-                self.is_drained = True
                 break
             frame = inbox.recv(zmq.NOBLOCK)
             magic, kind, part, number, sender, receiver, sequence = _FRAME.unpack_from(frame)
