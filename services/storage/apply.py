@@ -121,13 +121,13 @@ class Applier:
 
     def put(self, body: bytes) -> bytes:
         """Put; the usual request (key and value alone) is read without a protobuf message."""
-        end = 0
         size = len(body)
-        if size > 2 and body[0] == 0x0A and 0 < body[1] < 0x80:
-            end = body[1] + 2
+        if size <= 2 or body[0] != 0x0A or not 0 < body[1] < 0x80:
+            return self._put_message(body)
+        end = body[1] + 2
         if end == size:
             value_field = b""
-        elif end and end + 1 < size and body[end] == 0x12:
+        elif end + 1 < size and body[end] == 0x12:
             start = end + 2
             value_bytes = body[end + 1]
             if value_bytes >= 0x80 and start < size and 0 < body[start] < 0x80:
@@ -156,6 +156,8 @@ class Applier:
 
     def _put_message(self, body: bytes) -> bytes:
         request = rpc_pb2.PutRequest.FromString(body)
+        if not request.key:  # api refuses it before; a record without a key could not be read
+            raise CallFailed(errors.EMPTY_KEY)
         self.alarms.check_write(put_cost(request.key, request.value))
         store = self.store
         self.lessor.check(request.lease)

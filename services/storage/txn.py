@@ -148,6 +148,8 @@ def check(store: Store, lessor: Lessor, plan: Plan) -> int:
     for name, request in plan.steps:
         match name:
             case "request_put":
+                if not request.key:
+                    raise CallFailed(errors.EMPTY_KEY)
                 if request.lease or request.ignore_value or request.ignore_lease:
                     check_put(store, lessor, request)
             case "request_range":

@@ -107,6 +107,14 @@ def test_an_alarm_of_a_kind_that_is_none_is_refused(member: Member) -> None:
     assert [] == alarm(member, ALARM.GET, rpc_pb2.NONE)
 
 
+def test_a_pair_without_a_key_is_refused_here_too(member: Member) -> None:
+    """Api refuses it first; an entry that another member made would write a record that nobody can read."""
+    fails_with(errors.EMPTY_KEY, member.put, b"")
+    fails_with(errors.EMPTY_KEY, member.put, b"", b"value")
+    fails_with(errors.EMPTY_KEY, member.apply, Op.TXN, put_txn(b""))
+    assert 1 == member.state.store.revision
+
+
 def test_an_alarm_stops_the_commands_behind_it_in_the_same_chunk(member: Member) -> None:
     request = ALARM(action=ALARM.ACTIVATE, memberID=1, alarm=rpc_pb2.NOSPACE)
     commands = [pack_command(Op.ALARM, request.SerializeToString()), pack_command(Op.PUT, b"\x0a\x01a")]
