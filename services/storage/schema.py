@@ -98,6 +98,10 @@ TABLES: Final = (
 )
 
 
+# The second: SQLite's message quotes what is no text, so that it cannot even be told.
+READING_FAILED: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
+
+
 class DamagedDatabase(Exception):  # noqa: N818 - it names the finding
     """The file is no database of ours, or not sound; the text is one sentence for the operator."""
 
@@ -106,7 +110,7 @@ class WrongFormat(DamagedDatabase):
     """A sound database of another version of this program."""
 
 
-def tells_damage(error: sqlite3.DatabaseError) -> bool:
+def tells_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
     """Whether an error means that the file is not sound. A text that is none has no code of SQLite's."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -120,7 +124,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         return _open_writer(path)
-    except sqlite3.DatabaseError as error:
+    except READING_FAILED as error:
         if not tells_damage(error):
             raise
         raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
@@ -146,7 +150,7 @@ def check(path: Path) -> None:
             check_pages(connection, path)
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
+    except READING_FAILED as error:
         if not tells_damage(error):
             raise
         raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
@@ -160,7 +164,7 @@ def check_ours(path: Path) -> None:
             _check_ours(connection, path)
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
+    except READING_FAILED as error:
         raise DamagedDatabase(f"the database {path} cannot be used: {error}") from error
 
 

@@ -43,7 +43,7 @@ def verify(
         connection.execute("COMMIT")
         if stray is not None:
             raise DamagedDatabase(f"the database is damaged: record {stray[0]:x} does not follow one of its key")
-    except sqlite3.DatabaseError as error:
+    except schema.READING_FAILED as error:
         if not is_stopping():
             if not schema.tells_damage(error):
                 raise

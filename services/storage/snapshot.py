@@ -159,7 +159,7 @@ def check(path: Path, index: int) -> None:
         stands_at, _ = _standing(path)
         if stands_at != index:
             raise schema.DamagedDatabase(f"the image {path} stands at index {stands_at}, not at {index}")
-    except (schema.DamagedDatabase, sqlite3.DatabaseError) as damage:
+    except (schema.DamagedDatabase, *schema.READING_FAILED) as damage:
         path.unlink(missing_ok=True)
         raise BadImage(str(damage)) from damage
 

@@ -78,3 +78,13 @@ def test_a_database_that_cannot_be_opened_for_want_of_room_is_not_called_damaged
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     schema.open_writer(path).close()
+
+
+def test_a_description_that_is_no_text_any_more_is_called_damaged(path: Path) -> None:
+    """One bit is enough: SQLite quotes it in its message, which then is no text either."""
+    octets = path.read_bytes()
+    assert octets.count(b"CREATE TABLE history") == 1
+    path.write_bytes(octets.replace(b"CREATE TABLE history", b"CREATE \xd4ABLE history"))
+    for opened in (schema.check, schema.check_ours, schema.open_writer):
+        with pytest.raises(DamagedDatabase):
+            opened(path)
