@@ -140,15 +140,19 @@ def _ids_in_segments(directory: Path) -> tuple[int, int]:
 
 
 def _wait_for_grant(claim: Claim, urls: list[str], help_: Help) -> Grant:
+    """Asks the others in turn, and the leader they name, which may have come after what is left here was written."""
     complained_at = -COMPLAIN_S
     while True:
         failures: list[str] = []
-        for url in urls:
+        for url in urls:  # it grows meanwhile
             if help_.is_stopping():
                 raise Stopped
             try:
                 return help_.ask(url, claim)
-            except (OSError, ValueError, KeyError, NotGranted) as error:
+            except NotGranted as error:
+                failures.append(str(error))
+                urls += [leader_url for leader_url in error.leader_urls if leader_url not in urls]
+            except (OSError, ValueError, KeyError) as error:
                 failures.append(str(error) or type(error).__name__)
         if time.monotonic() - complained_at > COMPLAIN_S:
             complained_at = time.monotonic()

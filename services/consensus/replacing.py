@@ -1,7 +1,8 @@
 """A member that lost its log asks to come back under a new id: what it says, and the leader's side of it.
 
 It asks with a plain POST on the peer port, as it belongs to no stream while it knows nothing. Only the leader can grant
-it; the others say so. Why a new id: `raft.confchange.replacement`.
+it; the others say where the leader is, which may be a member the asking one never heard of. Why it gets a new id:
+`raft.confchange.replacement`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -56,7 +57,11 @@ Ask = Callable[[str, Claim], Grant]
 
 
 class NotGranted(Exception):  # noqa: N818 - it names an outcome
-    """The member that was asked cannot grant it now; the text says why."""
+    """The member that was asked cannot grant it now; the text says why, and `leader_urls` who can."""
+
+    def __init__(self, text: str, leader_urls: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.leader_urls = tuple(leader_urls)
 
 
 def asking(context: Contexts, timeout_s: float = ANSWER_TIMEOUT_S) -> Ask:
@@ -68,10 +73,22 @@ def asking(context: Contexts, timeout_s: float = ANSWER_TIMEOUT_S) -> Ask:
             response = connection.getresponse()
             body = response.read()
             if response.status != HTTPStatus.OK:
-                raise NotGranted(f"{url} answered {response.status}: {body.decode(errors='replace').strip()}")
+                raise refusal(url, HTTPStatus(response.status), body)
             return _unpack(json.loads(body))
 
     return ask
+
+
+def refusal(url: str, status: HTTPStatus, body: bytes) -> NotGranted:
+    """What an answer other than a grant says. ValueError for one that says nothing."""
+    if status is not HTTPStatus.MISDIRECTED_REQUEST:
+        return NotGranted(f"{url} answered {status.value}: {body.decode(errors='replace').strip()}")
+    fields = json.loads(body)
+    try:
+        urls = [str(one) for one in fields["leader"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{url} does not say who leads") from error
+    return NotGranted(f"{url} says that the leader is at {', '.join(urls)}", urls)
 
 
 def _headers(claim: Claim) -> dict[str, str]:
@@ -133,13 +150,20 @@ class Replacing:
         if claim.cluster_id not in (0, membership.cluster_id):
             done.set_result((HTTPStatus.PRECONDITION_FAILED, b"another cluster\n"))
         elif driver.core.role is not RaftRole.LEADER:
-            done.set_result((HTTPStatus.SERVICE_UNAVAILABLE, b"not the leader\n"))
+            done.set_result(self._elsewhere())
         elif lost is None:
             done.set_result((HTTPStatus.NOT_FOUND, b"no such member\n"))
         elif lost.id == driver.member_id or driver.network.active_since(lost.id) is not None:
             done.set_result((HTTPStatus.CONFLICT, b"the member is connected\n"))
         else:
             self._replace(lost, claim, done)
+
+    def _elsewhere(self) -> tuple[HTTPStatus, bytes]:
+        """Who should be asked instead."""
+        leader = self._driver.membership.members.get(self._driver.core.leader_id)
+        if leader is None or leader.id == self._driver.member_id:
+            return HTTPStatus.SERVICE_UNAVAILABLE, b"no leader\n"
+        return HTTPStatus.MISDIRECTED_REQUEST, json.dumps({"leader": list(leader.peer_urls)}).encode()
 
     def _find(self, claim: Claim) -> Member | None:
         members = self._driver.membership.members

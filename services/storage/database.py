@@ -13,6 +13,7 @@ whole WAL and the next transaction starts the WAL from its beginning: it stays s
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+from quorate.node.directories import sync_directory
 from quorate.storage import schema
 from quorate.storage.buckets import Buckets
 from quorate.storage.schema import seal_of
@@ -121,6 +123,9 @@ class Database:
         self.measure()
         self.start_checkpoint()  # what the file holds now may have been committed but not synced
         self.wait_for_checkpoint()
+        if self.durable_index < self._checkpoint_index:  # no room to take it into the database: it stays in the WAL
+            sync_wal(self.path)
+            self.durable_index = self._checkpoint_index
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -345,3 +350,15 @@ def checkpoint(path: Path) -> bool:
         return bool(frames == taken)
     finally:
         connection.close()
+
+
+def sync_wal(path: Path) -> None:
+    """Make what is committed durable where it is; SQLite synced what the WAL no longer holds when it began it anew."""
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists():
+        descriptor = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_directory(path.parent)

@@ -53,8 +53,10 @@ def wal_of(node: Node) -> Path:
 
 
 def damaged_log(node: Node) -> None:
-    path = sorted(wal_of(node).glob("*.wal"))[-1]
-    scribble(path, 4096 + 300, 1)
+    """Not the end of the log, which would be taken for a cut write, and more octets than lie between records."""
+    start = 4096 + 300
+    written = (path for path in wal_of(node).glob("*.wal") if len(path.read_bytes().rstrip(b"\0")) > start + 8192)
+    scribble(max(written), start, 32)
 
 
 def lost_membership(node: Node) -> None:
@@ -110,6 +112,15 @@ def is_granted(leader: Node, claim: Claim) -> bool:
         return asking(ssl.create_default_context)(leader.peer_url, claim).votes
     except NotGranted:  # it still believes to hear of the member
         return False
+
+
+def test_a_follower_names_the_leader_to_a_member_that_asks_it(whole: Cluster) -> None:
+    leader = whole.leader()
+    follower, victim = (node for node in whole.nodes if node is not leader)
+    claim = Claim(0, victim.status()["member_id"], (victim.peer_url,))
+    with pytest.raises(NotGranted) as refused:
+        asking(ssl.create_default_context)(follower.peer_url, claim)
+    assert refused.value.leader_urls == (leader.peer_url,)
 
 
 def everything_is_there(cluster: Cluster, writer: Writer) -> None:

@@ -1,16 +1,21 @@
-"""A member that lost its log gets its vote back: when it asks, and when it is over."""
+"""A member that lost its log: whom it asks for a new id, and when it has its vote back."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from quorate.consensus.healing import MARK, Rejoining
+from quorate.consensus.healing import MARK, Help, Rejoining, heal
 from quorate.consensus.membership import Member
+from quorate.consensus.meta import MetaFiles
 from quorate.consensus.raft.messages import ConfState
+from quorate.consensus.replacing import Claim, Grant, refusal
+from quorate.consensus.wal_format import DamagedLog
+from quorate.node.config import Config
 
 LEARNER = ConfState(voters=(1, 2), learners=(3,))
 JOINT = ConfState(voters=(1, 2, 3), outgoing=(1, 2))
@@ -55,3 +60,38 @@ def test_a_vote_that_is_not_committed_does_not_end_it(tmp_path: Path, committed:
     made.rejoining.look(10.1)
     assert not made.rejoining.is_recovering
     assert not (tmp_path / MARK).exists()
+
+
+FOLLOWER, LEADER = "http://10.0.0.1:2380", "http://10.0.0.4:2380"
+
+
+def test_a_leader_that_the_member_never_heard_of_is_asked_when_another_names_it(tmp_path: Path) -> None:
+    """Its membership is lost with its log, and the one it was started with is not the one of today."""
+    asked: list[str] = []
+
+    def ask(url: str, _claim: Claim) -> Grant:
+        asked.append(url)
+        if url == FOLLOWER:
+            raise refusal(url, HTTPStatus.MISDIRECTED_REQUEST, b'{"leader": ["%s"]}' % LEADER.encode())
+        return Grant(7, 12, True, (Member(12, ("http://10.0.0.3:2380",), is_learner=True),))
+
+    config = Config(
+        name="n3",
+        data_dir=str(tmp_path),
+        initial_advertise_peer_urls=["http://10.0.0.3:2380"],
+        initial_cluster=f"n1={FOLLOWER},n3=http://10.0.0.3:2380",
+    )
+    config.wal_path.mkdir(parents=True)
+    heal(config, DamagedLog("1.wal", 0, "is damaged"), Help(ask), 1 << 20)
+    assert asked == [FOLLOWER, LEADER]
+    meta = MetaFiles(config.wal_path).read()
+    assert meta is not None
+    assert meta.member_id == 12
+
+
+def test_an_answer_that_is_none_names_nobody() -> None:
+    found = refusal(FOLLOWER, HTTPStatus.SERVICE_UNAVAILABLE, b"no leader\n")
+    assert (str(found), found.leader_urls) == (f"{FOLLOWER} answered 503: no leader", ())
+    for body in (b"", b"[]", b"{}", b'{"leader": 3}', b"\xff"):
+        with pytest.raises(ValueError):
+            refusal(FOLLOWER, HTTPStatus.MISDIRECTED_REQUEST, body)

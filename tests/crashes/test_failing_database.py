@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from quorate.storage.database import DiskFull
+from quorate.storage.database import Database, DiskFull
 from quorate.storage.hashkv import hash_kv
 from quorate.wire.messages import MAIN_SHIFT
 from tests.crashes.test_log import SEED, scratch
@@ -153,3 +153,29 @@ def test_wherever_the_disk_fails_nothing_durable_is_lost(is_full: bool, is_lasti
             shutil.rmtree(below)
     print(f"{failures} failing calls of {nowhere.calls}, {ends} ends of the process, seed {seed}")
     assert failures
+
+
+def test_on_a_disk_without_room_what_a_member_has_is_durable_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log may not reach back to the beginning: a database at index 0 would be one that was lost."""
+    died = tmp_path / "died"
+    member = Member(tmp_path / "db")
+    for number in range(200):
+        member.put(b"k%03d" % number, bytes(1000))
+    member.state.commit()
+    shutil.copytree(tmp_path, died, ignore=lambda _, names: {*names} - {"db", "db-wal"})
+    member.close()
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with failing(lambda path, call: Failure(FULL) if path.endswith("/db") and call == "write" else None):
+        database = Database(died / "db")
+    assert database.durable_index == database.marks.applied_index == 200
+    assert str(died / "db-wal") in synced
+    database.close()

@@ -58,3 +58,17 @@ def test_rights_are_given_and_taken_away_while_everything_breaks(users: str) -> 
 def test_a_storage_that_outlived_consensus_is_told_on_behind_what_it_has() -> None:
     """What it had applied already filled the room for what it is told, and it did not say so twice."""
     assert "" == run(draw(20574)).violation
+
+
+def test_a_storage_that_begins_on_a_full_disk_still_has_what_it_has() -> None:
+    """It said that nothing was durable, and a single member whose log had lost its beginning took it for lost."""
+    assert "" == run(draw(30427)).violation
+
+
+def test_a_damaged_member_comes_back_though_the_others_have_changed_meanwhile() -> None:
+    """Its membership was damaged, and the members it was started with were gone or not the leader."""
+    assert "" == run(draw(30469)).violation
+
+
+def test_a_removed_member_that_forgot_it_in_a_power_cut_leaves() -> None:
+    assert "" == run(draw(30144)).violation

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quorate.consensus.frames import Call, CallReply, Decoder, PeerMessage, encode
 from quorate.consensus.membership import Membership
 from quorate.consensus.raft.messages import Forward
-from tests.simulation.whole.world import World
+from tests.simulation.whole.world import SECOND, World
 
 if TYPE_CHECKING:
     from tests.simulation.whole.node import SimNode
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Streams between members repeat nothing. Raft would not mind; a proposal that is passed on may happen once only.
 _ONCE = (Forward, Call, CallReply)
+REDIAL = 2 * SECOND  # between two attempts of a removed member to reach the others
 
 
 @dataclass(slots=True)
@@ -77,6 +78,17 @@ class SimNetwork:
         else:
             receiver.consensus.hear(message)
 
+    def dialled_in_vain(self, node: SimNode, number: int) -> None:
+        """A removed member that has nothing to say dials all the same, and `node` tells it that it was removed."""
+        other = self.by_id.get(number)
+        if other is None or other.is_gone or other.member_id != number:
+            return
+        driver = node.consensus.driver
+        is_cut = self.is_cut(node.number, other.number) or self.is_cut(other.number, node.number)
+        if not is_cut and driver is not None and number in driver.membership.removed:
+            other.consensus.turn_away(number)
+        self.world.after(REDIAL, self.dialled_in_vain, node, number)
+
     def heal(self) -> None:
         self.cut.clear()
         self.clogged.clear()
@@ -107,6 +119,8 @@ class NodeNetwork:
 
     def update(self, membership: Membership) -> None:
         self.members = frozenset(membership.members)
+        for number in sorted(membership.removed - self._removed):
+            self._network.world.after(REDIAL, self._network.dialled_in_vain, self._node, number)
         self._removed = membership.removed
 
     def _was_dialled_by(self, number: int) -> bool:

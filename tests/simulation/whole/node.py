@@ -66,6 +66,7 @@ class ConsensusHost:
         self.process.after_event = self._after_event
 
     def boot(self) -> None:
+        self.is_removed = False  # what the process before knew of it may not be on the disk
         node = self.node
         cluster = node.cluster
         process = self.process

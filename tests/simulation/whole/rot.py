@@ -63,6 +63,7 @@ class Asking:
         self._call = 0
         self._until = 0
         self._grant: Grant | None = None
+        self._refusal: NotGranted | None = None
 
     def forget(self) -> None:
         """The process that asked was killed: its connection is gone, and nobody hears the answer."""
@@ -79,6 +80,9 @@ class Asking:
             return grant
         if node.cluster.world.now < self._until:
             raise NotGranted("not answered yet")
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
         for other in node.cluster.nodes:
             is_next = node.rng.random() < 0.5  # any of them: each start would ask the same one first
             if peer_url(other.number) == url and _meet(node, other) and is_next:
@@ -103,6 +107,8 @@ class Asking:
         self._until = 0
         if status is HTTPStatus.OK:
             self._grant = replacing._unpack(json.loads(body))
+        else:
+            self._refusal = replacing.refusal("", status, body)
 
 
 class _Answer:
