@@ -18,7 +18,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quorate.consensus.raft import confchange, election, replication
+from quorate.consensus.raft import admission, confchange, election, replication
+from quorate.consensus.raft.admission import offer
+from quorate.consensus.raft.duties import Duties
 from quorate.consensus.raft.log import LogStorage, RaftLog
 from quorate.consensus.raft.messages import (
     NOBODY,
@@ -48,7 +50,6 @@ from quorate.consensus.raft.messages import (
     Refusal,
     Role,
     SnapshotMeta,
-    SoftState,
     TimeoutNow,
     Vote,
     VoteResp,
@@ -58,7 +59,6 @@ from quorate.consensus.raft.state import Dice, State
 
 _NEW = HardState()
 _NO_MEMBERS = ConfState()
-_ALL_BYTES = 1 << 62
 
 # Only the leader of a term sends these in it.
 _FROM_LEADER = (Append, Heartbeat, Commit, InstallSnapshot, TimeoutNow, ReadResp)
@@ -67,7 +67,7 @@ _FROM_LEADER = (Append, Heartbeat, Commit, InstallSnapshot, TimeoutNow, ReadResp
 class RaftCore:
     """One member's share in the agreement on the order of writes."""
 
-    __slots__ = ("_hard_state", "_soft_state", "_state")
+    __slots__ = ("_duties", "_state")
 
     def __init__(
         self,
@@ -93,8 +93,7 @@ class RaftCore:
         """
         log = RaftLog(storage, base_index, base_term, entries)
         self._state = State(config, hard_state, log, conf_state, applied_index, rng)
-        self._hard_state = HardState(hard_state.term, hard_state.vote, hard_state.commit)
-        self._soft_state = SoftState(Role.FOLLOWER, NOBODY)
+        self._duties = Duties(self._state, hard_state)
 
     # What the host may look at at any time
 
@@ -238,7 +237,7 @@ class RaftCore:
         """
         state = self._state
         if state.role is Role.LEADER:
-            return _offer(state, kind, payload)
+            return offer(state, kind, payload)
         if state.leader_id == NOBODY:
             return Refusal.NO_LEADER
         state.messages.append(Forward(state.id, state.leader_id, 0, ref, kind, payload))
@@ -281,15 +280,7 @@ class RaftCore:
         it when that is committed. `context` travels in the first entry (confchange.decode). Ready.conf_state
         tells when a configuration comes into force; it is final when its entry is committed.
         """
-        state = self._state
-        refusal = _conf_change_refusal(state)
-        if refusal is not None:
-            return refusal
-        entered = confchange.enter(state.conf, changes, auto_leave)
-        if isinstance(entered, Refusal):
-            return entered
-        state.append_own(EntryKind.CONF, confchange.encode(entered, context))
-        return None
+        return admission.offer_conf_change(self._state, changes, context, auto_leave)
 
     def leave_joint(self) -> Refusal | None:
         """Leaves a committed joint configuration that was entered without auto_leave."""
@@ -382,43 +373,7 @@ class RaftCore:
                 replication.maybe_acknowledge(state)
             if len(state.read_requests):
                 replication.ask_leader(state)
-        if not self._has_duties():
-            return None
-        ready = Ready()
-        self._take_writes(ready)
-        self._take_committed(ready)
-        self._take_news(ready)
-        return ready
-
-    def _has_duties(self) -> bool:
-        """Cheap, because a host asks far more often than there is something to do.
-
-        Likely duties come first.
-        """
-        state = self._state
-        durability = state.durability
-        hard_state, soft_state = self._hard_state, self._soft_state
-        handed = state.handed_index
-        return bool(
-            state.messages
-            or state.log.last_index > durability.written_index
-            or state.commit_index != hard_state.commit
-            or state.read_states
-            or (handed < state.commit_index and handed < durability.stable_index and self._has_room())
-            or state.term != hard_state.term
-            or state.vote != hard_state.vote
-            or state.role is not soft_state.role
-            or state.leader_id != soft_state.leader_id
-            or state.conf_changed
-            or state.refused_reads
-            or state.refused_proposals
-            or state.snapshot_peers
-            or state.restored is not None
-            or durability.must_write()
-        )
-
-    def _has_room(self) -> bool:
-        return self._state.handed_bytes < self._state.config.apply_bytes_max
+        return self._duties.take()
 
     def _lead(self) -> None:
         state = self._state
@@ -429,81 +384,6 @@ class RaftCore:
         if state.conf_finished:
             _finish_conf_change(state)
 
-    def _take_writes(self, ready: Ready) -> None:
-        state = self._state
-        durability = state.durability
-        last = self._hard_state
-        if durability.written_index < state.log.last_index:
-            ready.entries = state.log.entries(durability.written_index + 1, state.log.last_index, _ALL_BYTES)
-            ready.must_sync = True
-        if (state.term, state.vote) != (last.term, last.vote) or durability.must_write() or state.restored is not None:
-            ready.must_sync = True
-        if state.restored is not None:
-            ready.snapshot, state.restored = state.restored, None
-        if ready.must_sync or state.commit_index != last.commit:
-            self._hard_state = ready.hard_state = HardState(state.term, state.vote, state.commit_index)
-            if ready.must_sync:
-                ready.number = durability.write(state.log.last_index, state.term, state.vote)
-
-    def _take_committed(self, ready: Ready) -> None:
-        state = self._state
-        limit = min(state.commit_index, state.durability.stable_index)
-        if state.handed_index >= limit or not self._has_room():
-            return
-        room = state.config.apply_bytes_max - state.handed_bytes
-        committed = state.log.entries(state.handed_index + 1, limit, room)
-        ready.committed = committed
-        size = sum([len(entry.payload) for entry in committed])
-        state.handed_index = committed[-1].index
-        state.handed.append((state.handed_index, size))
-        state.handed_bytes += size
-
-    def _take_news(self, ready: Ready) -> None:
-        state = self._state
-        if state.messages:
-            ready.messages, state.messages = state.messages, []
-        if state.read_states:
-            ready.read_states, state.read_states = state.read_states, []
-        if state.refused_reads:
-            ready.refused_reads, state.refused_reads = state.refused_reads, []
-        if state.refused_proposals:
-            ready.refused_proposals, state.refused_proposals = state.refused_proposals, []
-        if state.snapshot_peers:
-            ready.snapshot_peers, state.snapshot_peers = state.snapshot_peers, []
-        if state.conf_changed:
-            ready.conf_state, state.conf_changed = state.conf, False
-        last = self._soft_state
-        if last.role is not state.role or last.leader_id != state.leader_id:
-            self._soft_state = ready.soft_state = SoftState(state.role, state.leader_id)
-
-
-def _offer(state: State, kind: int, payload: bytes) -> Refusal | None:
-    """The leader's decision about a proposal."""
-    if state.transferee != NOBODY:
-        return Refusal.TRANSFERRING
-    config = state.config
-    waiting = state.uncommitted_bytes
-    if waiting and waiting + len(payload) > config.uncommitted_bytes_max:
-        return Refusal.OVERLOADED
-    if state.log.last_index - state.commit_index > config.uncommitted_entries_max:
-        return Refusal.OVERLOADED
-    if state.commit_index - state.applied_index > config.apply_lag_entries_max:
-        return Refusal.OVERLOADED
-    state.append_own(kind, payload)
-    return None
-
-
-def _conf_change_refusal(state: State) -> Refusal | None:
-    if state.role is not Role.LEADER:
-        return Refusal.NOT_LEADER
-    if state.transferee != NOBODY:
-        return Refusal.TRANSFERRING
-    if state.commit_index < state.term_start_index:
-        return Refusal.NOT_READY
-    if state.conf_open:
-        return Refusal.CONF_CHANGE_PENDING
-    return None
-
 
 def _finish_conf_change(state: State) -> None:
     """The new configuration is committed and everybody was told: leavers go, a removed leader steps down."""
@@ -513,20 +393,6 @@ def _finish_conf_change(state: State) -> None:
         del state.progress[member_id]
     if not state.conf.is_voter(state.id):
         state.become_follower(state.term, NOBODY)
-
-
-def _on_forward(state: State, message: Forward) -> None:
-    if message.kind != EntryKind.BATCH and message.kind != EntryKind.ATTR:
-        raise ImpossibleMessage(f"an entry of kind {message.kind} is the leader's own")
-    refusal: Refusal | None = Refusal.NOT_LEADER
-    if state.role is Role.LEADER:
-        refusal = _offer(state, message.kind, message.payload)
-    if refusal is not None:
-        state.messages.append(ForwardRefused(state.id, message.from_id, 0, message.ref, refusal))
-
-
-def _on_forward_refused(state: State, message: ForwardRefused) -> None:
-    state.refused_proposals.append((message.ref, message.refusal))
 
 
 _STEPS: dict[type[Any], Callable[[State, Any], None]] = {
@@ -543,7 +409,7 @@ _STEPS: dict[type[Any], Callable[[State, Any], None]] = {
     TimeoutNow: election.on_timeout_now,
     ReadReq: replication.on_read_req,
     ReadResp: replication.on_read_resp,
-    Forward: _on_forward,
-    ForwardRefused: _on_forward_refused,
+    Forward: admission.on_forward,
+    ForwardRefused: admission.on_forward_refused,
     InstallSnapshot: replication.on_install_snapshot,
 }

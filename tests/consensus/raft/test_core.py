@@ -15,8 +15,6 @@ from quorate.consensus.raft.messages import (
     ConfChangeKind,
     Entry,
     EntryKind,
-    Forward,
-    ForwardRefused,
     HardState,
     Heartbeat,
     HeartbeatAck,
@@ -79,20 +77,6 @@ def test_several_appends_are_acknowledged_by_one_message() -> None:
     assert messages_of(settle(core)) == [AppendAck(1, 2, 1, 2)]
 
 
-def test_storage_is_not_handed_more_than_it_can_take() -> None:
-    core = make_core([1] * 6, apply_bytes_max=2)
-    core.step(Append(2, 1, 1, 6, 1, 6, ()))
-    ready = core.ready()
-    assert ready is not None
-    assert [entry.index for entry in ready.committed] == [1, 2]
-    ready = core.ready()
-    assert ready is None or not ready.committed
-    core.on_applied(2)
-    ready = core.ready()
-    assert ready is not None
-    assert [entry.index for entry in ready.committed] == [3, 4]
-
-
 def test_restarted_storage_gets_everything_again() -> None:
     core = make_core([1, 1, 1], commit=3)
     assert core.applied_index == 3
@@ -144,52 +128,6 @@ def test_follower_far_behind_is_served_from_the_disk_and_by_snapshot_when_that_e
     assert [ready.snapshot_peers for ready in settle(core)] == [[3]]
 
 
-def test_leader_refuses_proposals_when_its_storage_is_far_behind() -> None:
-    leader = make_leader(apply_lag_entries_max=3)
-    for _ in range(4):
-        assert leader.propose(b"x") is None
-    ready = leader.ready()
-    assert ready is not None
-    leader.on_persisted(ready.number)
-    leader.step(AppendAck(2, 1, 1, 5))
-    leader.ready()
-    assert leader.propose(b"x") is Refusal.OVERLOADED
-    leader.on_applied(5)
-    assert leader.propose(b"x") is None
-
-
-def test_uncommitted_bytes_are_given_back_when_committed() -> None:
-    leader = make_leader(uncommitted_bytes_max=10)
-    assert leader.propose(b"x" * 8) is None
-    assert leader.propose(b"x" * 8) is Refusal.OVERLOADED
-    settle(leader)
-    leader.step(AppendAck(2, 1, 1, 2))
-    assert leader.uncommitted_bytes == 0
-    assert leader.propose(b"x" * 8) is None
-
-
-def test_forwarded_proposal_is_appended_or_refused() -> None:
-    leader = make_leader()
-    leader.step(Forward(2, 1, 0, 77, EntryKind.ATTR, b"x"))
-    settle(leader)
-    assert leader.last_index == 2
-    follower = make_core(term=1)
-    assert reply(follower, Forward(2, 1, 0, 77, EntryKind.BATCH, b"x")) == [
-        ForwardRefused(1, 2, 0, 77, Refusal.NOT_LEADER)
-    ]
-    follower.step(ForwardRefused(2, 1, 0, 9, Refusal.OVERLOADED))
-    assert [ready.refused_proposals for ready in settle(follower)] == [[(9, Refusal.OVERLOADED)]]
-
-
-def test_configuration_changes_wait_for_the_no_op_of_the_term() -> None:
-    leader = make_leader()
-    change = [ConfChange(ConfChangeKind.ADD_LEARNER, 4)]
-    assert leader.propose_conf_change(change) is Refusal.NOT_READY
-    leader.step(AppendAck(2, 1, 1, 1))
-    assert leader.propose_conf_change(change) is None
-    assert leader.propose_conf_change(change) is Refusal.CONF_CHANGE_PENDING
-
-
 def test_removed_member_hears_of_its_removal_before_it_is_left_alone() -> None:
     leader = make_leader()
     for index in (1, 2, 3):
@@ -201,19 +139,6 @@ def test_removed_member_hears_of_its_removal_before_it_is_left_alone() -> None:
     told = [message for message in messages_of(settle(leader)) if message.to_id == 3]
     assert [type(message).__name__ for message in told] == ["Commit"]
     assert 3 not in leader.progress()
-
-
-def test_commit_only_ready_needs_no_sync() -> None:
-    core = make_core([1, 1])
-    core.step(Heartbeat(2, 1, 1, 2, 0))
-    ready = core.ready()
-    assert ready is not None
-    assert not ready.must_sync
-    assert ready.hard_state == HardState(1, 0, 2)
-
-
-def test_nothing_to_do_gives_no_ready() -> None:
-    assert make_core().ready() is None
 
 
 def test_leader_without_contact_steps_down_and_refuses_its_reads() -> None:
