@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,9 @@ import click
 
 from quorate.ctl import etcd_file, go_text
 from quorate.ctl.backup import STORAGE_VERSION, say
+from quorate.node import run_directory
 from quorate.node.config import Config
-from quorate.node.places import LOCK_FILE, RUN_LINK
+from quorate.node.places import RUN_LINK
 from quorate.storage import schema, snapshot
 from quorate.storage.schema import DamagedDatabase
 
@@ -32,27 +33,40 @@ def held(config: Config) -> Iterator[Path]:
     if etcd_file.is_etcd_file(database):
         raise click.ClickException(f"{database} is etcd's: `quorateutl snapshot restore --skip-hash-check` takes it")
     link = Path(config.data_dir) / RUN_LINK
-    run = link.resolve() if link.exists() else config.run_path
-    locks = []
-    try:
-        for path in (run / LOCK_FILE, config.member_path / "wal" / LOG_LOCK):
-            with suppress(FileNotFoundError):
-                locks.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-                _wait_for(locks[-1], config)
-        yield database
-    except (DamagedDatabase, sqlite3.DatabaseError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        for lock in locks:
-            os.close(lock)
+    run = Path(config.data_dir, link.readlink()) if link.is_symlink() else config.run_path
+    with ExitStack() as locks:
+        _own(run, config, locks)
+        with suppress(FileNotFoundError):
+            log = os.open(config.member_path / "wal" / LOG_LOCK, os.O_RDWR | os.O_CLOEXEC)
+            locks.callback(os.close, log)
+            _wait_for(log, config)
+        try:
+            yield database
+        except (DamagedDatabase, sqlite3.DatabaseError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _own(run: Path, config: Config, locks: ExitStack) -> None:
+    """Own the run directory as a node would, so that none starts; one that cannot be made has no node to come."""
+    with suppress(OSError):
+        lock = run_directory.take(run, lambda _found: None, lambda: _say_waiting(config))
+        locks.callback(run_directory.leave, run, lock)
+        if os.geteuid() == 0:  # for a member of another user: should this process be killed, a node can still go in
+            owner = Path(config.data_dir).stat()
+            for place in (run, lock):
+                os.chown(place, owner.st_uid, owner.st_gid)
 
 
 def _wait_for(lock: int, config: Config) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say("waiting for the node that runs with this data directory to end", data_dir=config.data_dir)
+        _say_waiting(config)
         fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _say_waiting(config: Config) -> None:
+    say("waiting for the node that runs with this data directory to end", data_dir=config.data_dir)
 
 
 @click.command("defrag", short_help="Give free space of a database file back.")

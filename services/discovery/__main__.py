@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from quorate.discovery import records, registry, v2, v3
 from quorate.discovery.failures import DiscoveryFailed
 from quorate.discovery.registry import Registry
 from quorate.node import config as configuration
-from quorate.node import launch, logs
+from quorate.node import launch, logs, run_directory
 from quorate.node.config import Config
-from quorate.node.places import CONFIG_VARIABLE
+from quorate.node.places import CONFIG_VARIABLE, RUN_LOCK_VARIABLE
 
 log = logs.named("discovery")
 
@@ -30,6 +31,17 @@ def main() -> None:
     path = Path(os.environ[CONFIG_VARIABLE])
     config = configuration.load(path)
     logs.start(config, "discovery")
+
+    def leave() -> None:
+        run_directory.leave(config.run_path, int(os.environ[RUN_LOCK_VARIABLE]))
+
+    def stopped(number: int, _frame: object) -> None:
+        leave()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stopped)
     if not segment_paths(config.wal_path):
         try:
             settings = found(config)
@@ -37,6 +49,7 @@ def main() -> None:
             sentence = str(error)
             log.fatal("discovery failed", error=sentence)
             sys.stderr.write(f"quorate: {sentence}\n")
+            leave()
             sys.exit(launch.EXIT_ERROR)
         configuration.render(replace(config, **settings), path)
     launch.exec_supervisor(dict(os.environ))

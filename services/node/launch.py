@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import socket
@@ -15,18 +14,18 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from quorate.node import config as configuration
-from quorate.node import flags, idle, logs, settings, validation
+from quorate.node import flags, idle, logs, run_directory, settings, validation
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
 from quorate.node.places import (
     API_MORE_VARIABLE,
     CONFIG_VARIABLE,
     FATAL_FILE,
-    LOCK_FILE,
     PYTHON_VARIABLE,
     RENDERED_FILE,
     RUN_DIR_VARIABLE,
     RUN_LINK,
+    RUN_LOCK_VARIABLE,
     SUPERVISOR_FILE_VARIABLE,
     SUPERVISOR_SOCKET,
 )
@@ -57,14 +56,18 @@ def main() -> None:
     config = _settings(line)
     try:
         _prepare_data_directory(config)
-        _prepare_run_directory(config)
-        _check_ports(config)
-        _check_certificates(config)
+        lock = _prepare_run_directory(config)
+        try:
+            _check_ports(config)
+            _check_certificates(config)
+        except OperatorError:
+            run_directory.leave(config.run_path, lock)
+            raise
     except OperatorError as error:
         logs.named().fatal(str(error))
         sys.stderr.write(f"quorate: {error}\n")
         sys.exit(EXIT_ERROR)
-    _become_supervisor(config)
+    _become_supervisor(config, lock)
 
 
 def release() -> str:
@@ -155,30 +158,32 @@ def is_etcds_database(path: Path) -> bool:
         return False
 
 
-def _prepare_run_directory(config: Config) -> None:
-    """Make the run directory, take its lock (held until the node ends), and link it into the data directory."""
+def _prepare_run_directory(config: Config) -> int:
+    """Own the run directory until the node ends, and link it into the data directory; the descriptor of the lock."""
     run_path = config.run_path
-    try:
-        run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = run_path.stat()
+
+    def check(found: os.stat_result) -> None:
         if found.st_uid != os.getuid():
             raise OperatorError(f"{run_path} (--run-dir) belongs to another user")
         if found.st_mode & 0o077:
             raise OperatorError(f"{run_path} (--run-dir) is open to other users; its mode has to be 0700")
-        lock = os.open(run_path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    try:
+        lock = run_directory.take(run_path, check)
+    except run_directory.Taken:
+        raise OperatorError(f"another node is running with {config.data_dir} (--data-dir)") from None
     except OSError as error:
         raise OperatorError(f"cannot use {run_path} (--run-dir): {_reason(error)}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise OperatorError(f"another node is running with {config.data_dir} (--data-dir)") from None
     os.set_inheritable(lock, True)
     (run_path / FATAL_FILE).unlink(missing_ok=True)
     (run_path / SUPERVISOR_SOCKET).unlink(missing_ok=True)  # of one that was killed; supervisor would wait and ask it
     link = Path(config.data_dir) / RUN_LINK
     if link.is_symlink() or not link.exists():
+        if link.is_symlink() and (before := link.readlink()) != run_path:
+            run_directory.leave_abandoned(before)
         link.unlink(missing_ok=True)
         link.symlink_to(run_path)
+    return lock
 
 
 def _check_ports(config: Config) -> None:
@@ -239,12 +244,13 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _become_supervisor(config: Config) -> NoReturn:
+def _become_supervisor(config: Config, lock: int) -> NoReturn:
     rendered = config.run_path / RENDERED_FILE
     configuration.render(config, rendered)
     environment = os.environ | {
         CONFIG_VARIABLE: str(rendered),
         RUN_DIR_VARIABLE: config.run_dir,
+        RUN_LOCK_VARIABLE: str(lock),
         PYTHON_VARIABLE: sys.executable,
         API_MORE_VARIABLE: str(config.api_workers - 1),
     }

@@ -4,6 +4,7 @@ from typing import Final
 
 CONFIG_VARIABLE: Final = "QUORATE_CONFIG"  # the rendered settings
 RUN_DIR_VARIABLE: Final = "QUORATE_RUN_DIR"  # directory of sockets, locks and the last log lines
+RUN_LOCK_VARIABLE: Final = "QUORATE_RUN_LOCK"  # the descriptor of the lock on it, which the supervisor inherits
 PYTHON_VARIABLE: Final = "QUORATE_PYTHON"  # the interpreter of the services
 API_MORE_VARIABLE: Final = "QUORATE_API_MORE"  # number of api workers beyond the first
 WORKER_VARIABLE: Final = "QUORATE_WORKER"  # which of several equal processes a service is

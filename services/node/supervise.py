@@ -4,6 +4,7 @@
 - A service that left a sentence in the run directory ends the node: exit 1, the sentence last.
 - A service that does not stay up ends the node too; whoever runs nodes (systemd, Docker) decides about another try.
 - SIGTERM and SIGINT stop the services in order; then the process ends by that signal, as etcd does (0 as process 1).
+- However it ends by itself, the run directory is gone afterwards.
 
 The launcher replaces itself by this process, which reads no YAML and knows no settings but the log's, to stay small.
 """
@@ -25,9 +26,9 @@ from supervisor.options import ServerOptions, decode_wait_status
 from supervisor.states import SupervisorStates
 from supervisor.supervisord import Supervisor
 
-from quorate.node import logs
+from quorate.node import logs, run_directory
 from quorate.node.outlet import Outlet
-from quorate.node.places import CONFIG_VARIABLE, FATAL_FILE, SUPERVISOR_PID_VARIABLE
+from quorate.node.places import CONFIG_VARIABLE, FATAL_FILE, RUN_LOCK_VARIABLE, SUPERVISOR_PID_VARIABLE
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 EXIT_FATAL: Final = 1
@@ -145,19 +146,13 @@ def main() -> None:
     """Run the node whose settings the environment names, with the supervisor file given as the only argument."""
     os.environ[SUPERVISOR_PID_VARIABLE] = str(os.getpid())
     config = SimpleNamespace(**json.loads(Path(os.environ[CONFIG_VARIABLE]).read_bytes()))
+    run_path = Path(config.run_dir)
     outlets = {number: Outlet(number) for number in (*logs.streams(config.log_outputs), ERROR_OUTPUT)}
     logs.start(config, "node", outlets)
-    options = ServerOptions()
-    options.realize(["-n", "-s", "-c", sys.argv[1]], doc=__doc__)
-    options.first = True
-    options.test = False
-    options.poller = WakingPoller(options.poller, list(outlets.values()))
-    named = [outlets[number] for number in logs.streams(config.log_outputs) or [ERROR_OUTPUT]]
-    node = Node(options, Path(config.run_dir), named)
-    with contextlib.suppress(asyncore.ExitNow):
-        node.main()
-    if options.mood == SupervisorStates.RESTARTING:
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself again, as supervisorctl reload asks
+    try:
+        node = _run(config, run_path, outlets)
+    finally:
+        run_directory.leave(run_path, int(os.environ[RUN_LOCK_VARIABLE]))
     if node.sentence is not None:
         outlets[ERROR_OUTPUT].write(f"quorate: {node.sentence}\n")
     else:
@@ -169,6 +164,22 @@ def main() -> None:
     if node.stopped_by is not None and os.getpid() != 1:
         signal.signal(node.stopped_by, signal.SIG_DFL)
         signal.raise_signal(node.stopped_by)
+
+
+def _run(config: SimpleNamespace, run_path: Path, outlets: dict[int, Outlet]) -> Node:
+    """The node after its end."""
+    options = ServerOptions()
+    options.realize(["-n", "-s", "-c", sys.argv[1]], doc=__doc__)
+    options.first = True
+    options.test = False
+    options.poller = WakingPoller(options.poller, list(outlets.values()))
+    named = [outlets[number] for number in logs.streams(config.log_outputs) or [ERROR_OUTPUT]]
+    node = Node(options, run_path, named)
+    with contextlib.suppress(asyncore.ExitNow):
+        node.main()
+    if options.mood == SupervisorStates.RESTARTING:
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself again, as supervisorctl reload asks
+    return node
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -263,6 +264,48 @@ def test_run_directory_open_to_others_is_refused(start: Start, tmp_path: Path) -
     node = start(f"--run-dir={tmp_path}/run")
     assert node.end() == 1
     assert "is open to other users" in node.text[-1]
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose name leaves room for the name of a socket."""
+    with tempfile.TemporaryDirectory(prefix="q") as name:
+        yield Path(name)
+
+
+def test_nothing_stays_of_the_run_directory_when_a_node_ends(start: Start, tmp_path: Path, short_path: Path) -> None:
+    place = short_path / "1"
+    place.mkdir()
+    node = start(XDG_RUNTIME_DIR=str(place))
+    node.line("ready to serve client requests")
+    assert ((tmp_path / "data" / "run").resolve() / "supervisor.sock").is_socket()
+    second = start(XDG_RUNTIME_DIR=str(place))
+    assert (second.end(), "another node is running" in second.text[-1]) == (1, True)
+    node.process.terminate()
+    node.end()
+    assert list(place.iterdir()) == []
+    unreadable = start(
+        f"--cert-file={tmp_path}/none.pem", f"--key-file={tmp_path}/none.pem", XDG_RUNTIME_DIR=str(place)
+    )
+    assert unreadable.end() == 1
+    assert list(place.iterdir()) == []
+
+
+def test_what_a_killed_node_left_is_owned_by_the_next_and_gone_after_it(start: Start, short_path: Path) -> None:
+    first_place, second_place = short_path / "1", short_path / "2"
+    for place in (first_place, second_place):
+        place.mkdir()
+    for place in (first_place, first_place, second_place):
+        node = start(XDG_RUNTIME_DIR=str(place))
+        node.line("ready to serve client requests")
+        node.process.kill()
+        node.end()
+    assert list(first_place.iterdir()) == []
+    node = start(XDG_RUNTIME_DIR=str(second_place))
+    node.line("ready to serve client requests")
+    node.process.terminate()
+    node.end()
+    assert list(second_place.iterdir()) == []
 
 
 def test_unknown_flag_prints_the_usage_and_exits_with_2(start: Start) -> None:
