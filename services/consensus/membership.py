@@ -233,7 +233,7 @@ def membership_json(membership: Membership) -> dict[str, Any]:
         "voters": conf.voters,
         "outgoing": conf.outgoing,
         "learners": conf.learners,
-        "autoLeave": conf.auto_leave,
+        "autoLeave": True,  # 0.1.0 reads no membership without it
         "members": [member.as_json() for member in membership.ordered()],
         "removed": sorted(membership.removed),
         "clusterVersion": membership.cluster_version,
@@ -249,7 +249,7 @@ def membership_from_json(fields: dict[str, Any]) -> Membership:
         return Membership(
             cluster,
             index,
-            ConfState(voters, outgoing, learners, bool(fields["autoLeave"])),
+            ConfState(voters, outgoing, learners),
             {member.id: member for member in members},
             frozenset(_numbers(fields["removed"])),
             str(fields["clusterVersion"]),

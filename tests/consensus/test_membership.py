@@ -98,15 +98,17 @@ def test_attributes_change_what_a_member_says_of_itself() -> None:
 
 
 def example() -> Meta:
-    membership = Membership(
-        2**64 - 1, 9, ConfState((1, 2), (1, 3), (4,), False), {1: A, 4: D}, frozenset({7, 2**63}), "3.6.0"
-    )
+    membership = Membership(2**64 - 1, 9, ConfState((1, 2), (1, 3), (4,)), {1: A, 4: D}, frozenset({7, 2**63}), "3.6.0")
     return Meta(1, membership, 8, 2)
 
 
 def test_meta_is_read_back() -> None:
     assert (3, example()) == unpack_meta(pack_meta(3, example()))
     assert example().membership == membership_from_json(membership_json(example().membership))
+
+
+def test_0_1_0_can_read_a_membership() -> None:
+    assert membership_json(example().membership)["autoLeave"] is True
 
 
 def test_a_changed_byte_of_meta_is_noticed() -> None:

@@ -38,7 +38,7 @@ UNCOMMITTED_MAX: Final = 40
 OFFSETS: Final = (0, 0, 0, 1, -1, 2, -5)
 CONFS: Final = (
     ConfState((1, 2, 3)), ConfState((1, 2)), ConfState((2, 3)), ConfState((1,)), ConfState(),
-    ConfState((2,), (1, 2, 3)), ConfState((1, 2, 3), (1,), (), False), ConfState((1, 2), (), (3,)),
+    ConfState((2,), (1, 2, 3)), ConfState((1, 2, 3), (1,)), ConfState((1, 2), (), (3,)),
     ConfState((), (), (1, 2, 3)), ConfState((2, 3), (1, 2, 3), (1,)), ConfState((1, 1, 1)),
     ConfState(tuple(range(4, 40))),
 )  # fmt: skip
@@ -214,14 +214,12 @@ def act(octets: Octets, member: Member) -> None:
         case 11:
             core.read_index(octets.number())
         case 12:
-            core.propose_conf_change(octets.choice(CHANGES), auto_leave=bool(octets.number() % 2))
-            core.leave_joint()
+            core.propose_conf_change(octets.choice(CHANGES))
         case 13:
             core.transfer_leader(octets.choice(PEERS))
         case 14:
             core.compact(core.applied_index)
             core.report_snapshot(octets.choice(PEERS), octets.number() % 2 == 0, core.applied_index)
-            core.report_unreachable(octets.choice(PEERS))
         case 15:
             member.settle()
             member.restart()

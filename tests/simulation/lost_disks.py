@@ -10,7 +10,7 @@ from quorate.consensus.raft.confchange import replacement
 from quorate.consensus.raft.messages import ConfChange, ConfChangeKind, ConfState, RaftConfig
 from tests.simulation.raft_cluster import TICK, Faults, SimCluster, SimDisk, SimMember
 
-KINDS = ("crash", "partition", "transfer", "unreachable", "campaign", "pause", "pause leader")
+KINDS = ("crash", "partition", "transfer", "campaign", "pause", "pause leader")
 LOSSES = 0.3  # of the faults
 ASKS_EVERY = 10 * TICK
 READY_SHARE = 0.9

@@ -24,6 +24,7 @@ from quorate.consensus.raft.messages import (
     EntryKind,
     HardState,
     ImpossibleMessage,
+    InstallSnapshot,
     Message,
     RaftConfig,
     Ready,
@@ -39,7 +40,6 @@ FAULT_KINDS = (
     "partition",
     "transfer",
     "change",
-    "unreachable",
     "campaign",
     "pause",
     "pause leader",
@@ -343,7 +343,7 @@ class SimCluster:
             sender.core.term_at(sender.applied_index) or 0,
             sender.core.conf_state_at(sender.applied_index),
         )
-        message = sender.core.snapshot_message(to_id, meta)
+        message = InstallSnapshot(sender.id, to_id, sender.core.term, meta)
         ok = self.rng.random() > SNAPSHOT_LOST and (sender.id, to_id) not in self.network.cut
         if ok:
             self.later(50, lambda: self._deliver(message))
@@ -420,10 +420,6 @@ class SimCluster:
                 self.change_membership()
                 if self.rng.random() < 0.3:
                     self.later(self.rng.randrange(TICK), self.partition)
-            case "unreachable":
-                if member in self.awake():
-                    member.core.report_unreachable(self.rng.choice(sorted(self.members)))
-                    self._settle(member)
             case "campaign":
                 if member in self.awake():
                     member.core.campaign()

@@ -50,7 +50,7 @@ def on_forward_refused(state: State, message: ForwardRefused) -> None:
     state.refused_proposals.append((message.ref, message.refusal))
 
 
-def offer_conf_change(state: State, changes: Sequence[ConfChange], context: bytes, auto_leave: bool) -> Refusal | None:
+def offer_conf_change(state: State, changes: Sequence[ConfChange], context: bytes) -> Refusal | None:
     """The leader's decision about a change of members: one at a time, and none before it knows what is committed."""
     if state.role is not Role.LEADER:
         return Refusal.NOT_LEADER
@@ -60,7 +60,7 @@ def offer_conf_change(state: State, changes: Sequence[ConfChange], context: byte
         return Refusal.NOT_READY
     if state.conf_open:
         return Refusal.CONF_CHANGE_PENDING
-    entered = confchange.enter(state.conf, changes, auto_leave)
+    entered = confchange.enter(state.conf, changes)
     if isinstance(entered, Refusal):
         return entered
     state.append_own(EntryKind.CONF, confchange.encode(entered, context))

@@ -16,14 +16,13 @@ from quorate.consensus.raft.messages import ConfChange, ConfChangeKind, ConfStat
 
 _HEADER = struct.Struct("<BBHHH")  # version, flags, numbers of voters, outgoing voters, learners
 _VERSION = 1
-_AUTO_LEAVE = 1
+_FLAGS = 1  # "left by itself", as every joint configuration is; 0.1.0 minds the bit
 
 
 def encode(conf: ConfState, context: bytes = b"") -> bytes:
     """The payload of a CONF entry. `context` is the host's, for example the addresses of an added member."""
     ids = (*conf.voters, *conf.outgoing, *conf.learners)
-    flags = _AUTO_LEAVE if conf.auto_leave else 0
-    header = _HEADER.pack(_VERSION, flags, len(conf.voters), len(conf.outgoing), len(conf.learners))
+    header = _HEADER.pack(_VERSION, _FLAGS, len(conf.voters), len(conf.outgoing), len(conf.learners))
     return header + struct.pack(f"<{len(ids)}Q", *ids) + context
 
 
@@ -31,7 +30,7 @@ def decode(payload: bytes) -> tuple[ConfState, bytes]:
     """What `encode` was given. Raises ValueError for anything else."""
     if len(payload) < _HEADER.size or payload[0] != _VERSION:
         raise ValueError("not a configuration entry of a known version")
-    _, flags, voters, outgoing, learners = _HEADER.unpack_from(payload)
+    _, _, voters, outgoing, learners = _HEADER.unpack_from(payload)
     count = voters + outgoing + learners
     end = _HEADER.size + 8 * count
     if len(payload) < end:
@@ -41,7 +40,6 @@ def decode(payload: bytes) -> tuple[ConfState, bytes]:
         voters=ids[:voters],
         outgoing=ids[voters : voters + outgoing],
         learners=ids[voters + outgoing :],
-        auto_leave=bool(flags & _AUTO_LEAVE),
     )
     return conf, bytes(payload[end:])
 
@@ -60,7 +58,7 @@ def replacement(lost_id: int, fresh_id: int) -> tuple[ConfChange, ConfChange]:
     return ConfChange(ConfChangeKind.REMOVE, lost_id), ConfChange(ConfChangeKind.ADD_LEARNER, fresh_id)
 
 
-def enter(conf: ConfState, changes: Sequence[ConfChange], auto_leave: bool) -> ConfState | Refusal:
+def enter(conf: ConfState, changes: Sequence[ConfChange]) -> ConfState | Refusal:
     """The configuration that follows `conf`: joint if the set of voters changes.
 
     Refused: a change that changes nothing, the removal of the last voter, and anything while `conf` is joint.
@@ -79,7 +77,7 @@ def enter(conf: ConfState, changes: Sequence[ConfChange], auto_leave: bool) -> C
     if not new_voters or (new_voters, new_learners) == (conf.voters, conf.learners):
         return Refusal.INVALID_CONF_CHANGE
     outgoing = () if new_voters == conf.voters else conf.voters
-    return ConfState(new_voters, outgoing, new_learners, auto_leave)
+    return ConfState(new_voters, outgoing, new_learners)
 
 
 def leave(conf: ConfState) -> ConfState:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quorate.consensus.raft import admission, confchange, election, replication
+from quorate.consensus.raft import admission, election, replication
 from quorate.consensus.raft.admission import offer
 from quorate.consensus.raft.duties import Duties
 from quorate.consensus.raft.log import LogStorage, RaftLog
@@ -49,12 +49,11 @@ from quorate.consensus.raft.messages import (
     Ready,
     Refusal,
     Role,
-    SnapshotMeta,
     TimeoutNow,
     Vote,
     VoteResp,
 )
-from quorate.consensus.raft.progress import Progress, ProgressState
+from quorate.consensus.raft.progress import Progress
 from quorate.consensus.raft.state import Dice, State
 
 _NEW = HardState()
@@ -271,28 +270,14 @@ class RaftCore:
         """Hands over to a voter; proposals are refused until it leads or an election timeout passed."""
         return election.transfer_leader(self._state, to_id)
 
-    def propose_conf_change(
-        self, changes: Sequence[ConfChange], context: bytes = b"", auto_leave: bool = True
-    ) -> Refusal | None:
+    def propose_conf_change(self, changes: Sequence[ConfChange], context: bytes = b"") -> Refusal | None:
         """Changes the membership, on the leader only, one change at a time.
 
-        If the set of voters changes, the leader enters a joint configuration and, with `auto_leave`, leaves
-        it when that is committed. `context` travels in the first entry (confchange.decode). Ready.conf_state
-        tells when a configuration comes into force; it is final when its entry is committed.
+        If the set of voters changes, the leader enters a joint configuration and leaves it when that is committed.
+        `context` travels in the first entry (confchange.decode). Ready.conf_state tells when a configuration comes into
+        force; it is final when its entry is committed.
         """
-        return admission.offer_conf_change(self._state, changes, context, auto_leave)
-
-    def leave_joint(self) -> Refusal | None:
-        """Leaves a committed joint configuration that was entered without auto_leave."""
-        state = self._state
-        if state.role is not Role.LEADER:
-            return Refusal.NOT_LEADER
-        if not state.conf.is_joint:
-            return Refusal.INVALID_CONF_CHANGE
-        if state.confs.current_index > state.commit_index or state.commit_index < state.term_start_index:
-            return Refusal.CONF_CHANGE_PENDING
-        state.append_own(EntryKind.CONF, confchange.encode(confchange.leave(state.conf)))
-        return None
+        return admission.offer_conf_change(self._state, changes, context)
 
     # What the host reports
 
@@ -329,22 +314,12 @@ class RaftCore:
         state.handed.clear()
         state.handed_bytes = 0
 
-    def report_unreachable(self, member_id: int) -> None:
-        """Messages to this member were dropped by the host: look for the point of agreement again."""
-        progress = self._state.progress.get(member_id)
-        if progress is not None and progress.state is ProgressState.REPLICATE:
-            progress.become_probe(progress.match_index + 1)
-
     def report_snapshot(self, member_id: int, ok: bool, index: int = 0) -> None:
         """A snapshot asked for in Ready.snapshot_peers was taken over by the member, or failed.
 
         `index` is the one of the snapshot sent. Until this report the member gets no entries.
         """
         replication.report_snapshot(self._state, member_id, ok, index)
-
-    def snapshot_message(self, to_id: int, snapshot: SnapshotMeta) -> InstallSnapshot:
-        """What to send along with a snapshot's bytes; the receiver steps it when they are durable."""
-        return InstallSnapshot(self._state.id, to_id, self._state.term, snapshot)
 
     def compact(self, index: int) -> None:
         """Drops entries up to `index` from memory, as far as they are durable and committed.

@@ -63,13 +63,12 @@ class ConfState(NamedTuple):
 
     Outside a joint configuration `outgoing` is empty. Within one, decisions need a majority of `voters` and a
     majority of `outgoing` (paper section 6). A voter being demoted stands in `outgoing` and in `learners`; it
-    votes until the joint configuration is left. All tuples are sorted.
+    votes until the joint configuration is left, which the leader does once it is committed. All tuples are sorted.
     """
 
     voters: tuple[int, ...] = ()
     outgoing: tuple[int, ...] = ()
     learners: tuple[int, ...] = ()
-    auto_leave: bool = True  # the leader leaves the joint configuration by itself once it is committed
 
     @property
     def is_joint(self) -> bool:

@@ -290,7 +290,7 @@ class State:
         if self.conf.is_joint:
             # A change inherited from another leader waits for our own term's no-op: before it, nothing tells that
             # this commit index is current.
-            if self.conf.auto_leave and self.commit_index >= self.term_start_index > 0:
+            if self.commit_index >= self.term_start_index > 0:
                 self.append_own(EntryKind.CONF, confchange.encode(confchange.leave(self.conf)))
         else:
             self.conf_open = False

@@ -175,15 +175,8 @@ class Table:
         self.show_refusal(self.core(member).transfer_leader(int(to)))
 
     def do_conf_change(self, member: str, *words: str) -> None:
-        changes = [ConfChange(ACTIONS[word[0]], int(word[1:])) for word in words if word != "explicit"]
-        auto_leave = "explicit" not in words
-        self.show_refusal(self.core(member).propose_conf_change(changes, auto_leave=auto_leave))
-
-    def do_leave_joint(self, member: str) -> None:
-        self.show_refusal(self.core(member).leave_joint())
-
-    def do_unreachable(self, member: str, other: str) -> None:
-        self.core(member).report_unreachable(int(other))
+        changes = [ConfChange(ACTIONS[word[0]], int(word[1:])) for word in words]
+        self.show_refusal(self.core(member).propose_conf_change(changes))
 
     def do_compact(self, member: str, index: str) -> None:
         node = self.nodes[int(member)]
@@ -197,7 +190,7 @@ class Table:
         index = core.applied_index
         if outcome == "arrives":
             meta = SnapshotMeta(index, core.term_at(index) or 0, core.conf_state_at(index))
-            self.core(to).step(core.snapshot_message(int(to), meta))
+            self.core(to).step(InstallSnapshot(core.id, int(to), core.term, meta))
         core.report_snapshot(int(to), outcome == "arrives", index)
 
     # Moving things
