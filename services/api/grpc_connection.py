@@ -16,7 +16,8 @@ from google.protobuf.message import DecodeError
 from quorate.api import faults
 from quorate.api.calling import CallStream, Cancel
 from quorate.api.calls import NO_CONTEXT, Calls, Context, Route
-from quorate.api.http2.connection import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED, Connection, Event
+from quorate.api.http2.connection import Connection
+from quorate.api.http2.events import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED, Event
 from quorate.api.http2.heads import RequestHead
 from quorate.api.http2.limits import Limits
 from quorate.api.tally import Tally

@@ -11,7 +11,8 @@ import h2.exceptions
 import hyperframe.exceptions
 
 from quorate.api.http2 import frames
-from quorate.api.http2.connection import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED, Connection, Event
+from quorate.api.http2.connection import Connection
+from quorate.api.http2.events import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED, Event
 from quorate.api.http2.limits import Limits
 from tests.api.http2.peer import PUT, UNARY, WATCH, RawClient, message, request_headers, split_frames
 from tests.api.http2.test_fuzz import SESSION

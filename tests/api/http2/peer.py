@@ -10,7 +10,8 @@ import h2.exceptions
 from hpack import Decoder, Encoder
 
 from quorate.api.http2 import frames
-from quorate.api.http2.connection import CALL, Connection, Event
+from quorate.api.http2.connection import Connection
+from quorate.api.http2.events import CALL, Event
 from quorate.api.http2.limits import Limits
 
 PUT = "/etcdserverpb.KV/Put"

@@ -2,7 +2,7 @@
 
 import zlib
 
-from quorate.api.http2.connection import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED
+from quorate.api.http2.events import CALL, CANCELLED, HALF_CLOSED, MESSAGE, OPENED
 from quorate.api.http2.limits import Limits
 from tests.api.http2.peer import WATCH, H2Client, RawClient, message
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.api.http2 import frames
-from quorate.api.http2.connection import CALL
+from quorate.api.http2.events import CALL
 from quorate.api.http2.frames import frame
 from quorate.api.http2.limits import Limits
 from tests.api.http2.peer import WATCH, H2Client, RawClient, message, request_headers

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorate.api.http2 import frames
-from quorate.api.http2.connection import CALL, CANCELLED, Connection
+from quorate.api.http2.connection import Connection
+from quorate.api.http2.events import CALL, CANCELLED
 from quorate.api.http2.frames import frame
 from quorate.api.http2.heads import HeadDecoder
 from quorate.api.http2.limits import Limits

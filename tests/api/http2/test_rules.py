@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from quorate.api.http2 import frames
-from quorate.api.http2.connection import CALL, CANCELLED, OPENED
+from quorate.api.http2.events import CALL, CANCELLED, OPENED
 from quorate.api.http2.frames import frame
 from quorate.api.http2.limits import Limits
 from quorate.api.http2.streams import STREAM_BYTES
