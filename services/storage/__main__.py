@@ -84,7 +84,7 @@ def serve(config: Config) -> Path | None:
         service.close()
         endpoint.close()
         close(state)
-    return service.image_to_install
+    return service.images.to_install
 
 
 def close(state: State) -> None:

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import os
 import select
-import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from quorate.node.clock import Clock
 from quorate.node.logs import Log
-from quorate.storage import auto_compaction, hashkv, snapshot
+from quorate.storage import auto_compaction, hashkv
 from quorate.storage.answering import Answers
 from quorate.storage.apply import Applier
+from quorate.storage.commits import Commits
 from quorate.storage.compaction import Compaction
 from quorate.storage.corruption import REPORT
-from quorate.storage.database import PENDING_BYTES_MAX, DiskFull
+from quorate.storage.database import DiskFull
 from quorate.storage.headers import Headers
 from quorate.storage.history import History
+from quorate.storage.image_orders import ImageOrders
 from quorate.storage.proposer import Proposer
 from quorate.storage.publishing import Publisher
 from quorate.storage.reads import Questions, Readers, Task
@@ -39,7 +39,6 @@ from quorate.wire.messages import (
     APPLIED,
     COMMANDS_MAX,
     ENTRY,
-    IMAGE,
     MAIN_SHIFT,
     SPACE,
     START,
@@ -61,17 +60,12 @@ if TYPE_CHECKING:
     from quorate.storage.stats import Stats
 
 MEBIBYTE: Final = 1024 * 1024
-COMMIT_ROWS: Final = 500  # rows that make a transaction worth its while: one to two milliseconds of writing
 TELL_ENTRIES: Final = 64  # consensus hears of applied entries at least this often, or in the first quiet moment
-COMMIT_SECONDS_MAX: Final = 0.05  # nothing waits longer, so that little is replayed after a crash
 QUIET_MS: Final = 5  # silence after which pending rows are written: the next request is not in the way
 RETRY_MS: Final = 1  # a neighbour took no more; look again soon
 IDLE_MS: Final = 500
-DISK_FULL_SECONDS: Final = 1.0
 ALARM_SECONDS_MAX: Final = 3.0  # a refusal waits no longer for its alarm
-IMAGE_RETRY_SECONDS: Final = 10.0
 TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this is for the memory it takes
-CHECKPOINT_SECONDS: Final = 30.0  # an idle member's log can be truncated, too
 
 
 class Service:
@@ -97,10 +91,6 @@ class Service:
         self._slow_apply_s = settings.warning_apply_duration / 1000
         self.is_stopping = False
         self._stats: Stats | None = None
-        self.image_to_install: Path | None = None  # set when `run` returned because of it
-        self._is_taking_image = False
-        self._image_again = inf  # when to try once more: there was no room
-        snapshot.drop_drafts(state.database.path)
         self._clock = clock
         self._log = log
         self._scrub = Scrub(state.database.path)
@@ -116,11 +106,8 @@ class Service:
         self._role: Role | None = None
         self._told = (0, 0)
         self._is_quiet = False  # the last wait heard nothing
-        self._dirty_since = 0.0
         self._told_size_bytes = 0
         self._alarm_awaited_until = inf  # by those who are refused for want of room
-        self._commit_again = 0.0  # not before: the disk was full
-        self._checkpointed = clock.monotonic()
         self._proposals = 0
         self._auth_epoch = state.auth.epoch  # that the api workers know
         self._tokens_checked = clock.monotonic()
@@ -133,6 +120,10 @@ class Service:
         self._consensus = endpoint.connect(Address(Part.CONSENSUS), self._hello)
         self._watch = endpoint.connect(Address(Part.WATCH), self._hello_to_watch)
         self.publisher = Publisher(state, self._watch)
+        self.commits = Commits(
+            state, self.applier, self.publisher, self._refuse_for_want_of_room, clock.monotonic(), log
+        )
+        self.images = ImageOrders(state, self.applier, self.readers, self._consensus, log)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -140,7 +131,7 @@ class Service:
         """Serve until `stop`, or until an image is to be installed."""
         while not self.is_stopping:
             self.turn(IDLE_MS)
-        if self.image_to_install is None:
+        if self.images.to_install is None:
             with suppress(DiskFull):  # what there is no room for comes again from the log
                 self.state.commit()
 
@@ -163,8 +154,8 @@ class Service:
             if self._held:
                 self._answer_held()
             self.publisher.publish(now)
-            if not self._dirty_since and self.state.is_dirty:
-                self._dirty_since = now
+            if not self.commits.dirty_since and self.state.is_dirty:
+                self.commits.dirty_since = now
         self._answer_later_ones()
         if self.answers.waits_for_alarm:
             self._refuse_when_alarmed(now)
@@ -172,9 +163,8 @@ class Service:
             raise self._scrub.fault
         if self.applier.data_checks or self.applier.data_reports:
             self._check_data(now)
-        if self._image_again <= now:
-            self._image_again = inf
-            self._take_image()
+        if self.images.again_at <= now:
+            self.images.take()
         self._propose(now)
         if now - self._tokens_checked > TOKEN_CHECK_SECONDS:
             self._tokens_checked = now
@@ -182,16 +172,12 @@ class Service:
         self._tell_applied()
         self._tell_space()
         flushed = self.endpoint.flush()
-        if self._dirty_since and (
-            len(self.state.database.pending) >= COMMIT_ROWS or now - self._dirty_since > COMMIT_SECONDS_MAX
-        ):
-            self._maybe_commit()
-        self._mind_checkpoint(now)
+        self.commits.mind(now)
         if self._advance_background() or batches:
             return
         self._is_quiet = not self._wait(min(wait_ms, self._patience_ms(flushed)))
-        if self._is_quiet and self._dirty_since:
-            self._maybe_commit()
+        if self._is_quiet and self.commits.dirty_since:
+            self.commits.maybe_commit()
 
     def close(self) -> None:
         """Let go of threads and descriptors; the state and the endpoint are the caller's."""
@@ -212,16 +198,16 @@ class Service:
         if not flushed or self.answers.is_late:
             return RETRY_MS
         database = self.state.database
-        if self._dirty_since or database.checkpoint_is_running or database.marks.applied_index != self._told[0]:
+        if self.commits.dirty_since or database.checkpoint_is_running or database.marks.applied_index != self._told[0]:
             return QUIET_MS
         return IDLE_MS
 
     def _advance_background(self) -> bool:
         """Give slices to what is waiting for time; True when there is more to do at once."""
-        if self.readers.wants_turn and self.applier.now >= self._commit_again:
-            self.readers.advance(self._commit)
+        if self.readers.wants_turn and self.applier.now >= self.commits.again_at:
+            self.readers.advance(self.commits.commit)
             return self.readers.wants_turn
-        if self.state.database.checkpoint_is_running or self.applier.now < self._commit_again:
+        if self.state.database.checkpoint_is_running or self.applier.now < self.commits.again_at:
             return False
         if self.vacuum.is_due:
             self._advance_vacuum()
@@ -233,72 +219,26 @@ class Service:
         try:
             self.compaction.advance()
         except DiskFull as finding:
-            self._bear_full_disk(finding)
+            self.commits.bear_full_disk(finding)
             return False
-        self._dirty_since = self._dirty_since or self.applier.now
+        self.commits.dirty_since = self.commits.dirty_since or self.applier.now
         return self.compaction.is_due
 
     def _advance_vacuum(self) -> None:
-        if not self._commit():
+        if not self.commits.commit():
             return
         try:
             self.vacuum.advance()
         except DiskFull as finding:
-            self._bear_full_disk(finding)
+            self.commits.bear_full_disk(finding)
             return
         if not self.vacuum.is_due:
             self.answers.defragmented()
 
-    # --- writing -----------------------------------------------------------------------------------------------------
-
-    def _maybe_commit(self) -> None:
-        """Commit, unless a checkpoint is under way: it ends sooner and takes the whole WAL when nothing is added."""
-        database = self.state.database
-        if self.applier.now < self._commit_again:
-            return
-        if database.checkpoint_is_running:
-            if database.pending_bytes < PENDING_BYTES_MAX:
-                return
-            database.wait_for_checkpoint()
-        self._commit()
-
-    def _commit(self) -> bool:
-        """Write everything; False when the disk is full, and it is tried again in a while."""
-        try:
-            self.state.commit()
-        except DiskFull as finding:
-            self._bear_full_disk(finding)
-            return False
-        self.publisher.committed()
-        self._dirty_since = 0.0
-        return True
-
-    def _bear_full_disk(self, finding: DiskFull) -> None:
-        """Refuse those who wait for what takes room; what was applied stays in memory, and in the log."""
-        self._log.error(str(finding))
-        self.applier.wants_space_alarm = True
+    def _refuse_for_want_of_room(self) -> None:
         self.vacuum.give_up()
         self.answers.without_room()
         self.readers.without_room()
-        self._commit_again = self.applier.now + DISK_FULL_SECONDS
-
-    def _mind_checkpoint(self, now: float) -> None:
-        database = self.state.database
-        if database.finish_checkpoint():
-            self._checkpointed = now
-        elif database.checkpoint_is_due or self._checkpoint_is_overdue(now):
-            self._checkpointed = now
-            database.start_checkpoint()
-
-    def _checkpoint_is_overdue(self, now: float) -> bool:
-        database = self.state.database
-        return (
-            now - self._checkpointed > CHECKPOINT_SECONDS
-            and not database.checkpoint_is_running
-            and not database.is_held_still
-            and database.durable_index < database.marks.applied_index
-            and not self._dirty_since
-        )
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 
@@ -365,9 +305,10 @@ class Service:
                 case Kind.STATS_READ:
                     channel.send(Kind.STATS, body[:8], self._figures())
                 case Kind.IMAGE_TAKE:
-                    self._take_image()
+                    self.images.take()
                 case Kind.IMAGE_INSTALL:
-                    self._install_image(body)
+                    self.images.install(body)
+                    self.is_stopping = True
                 case _:
                     raise AssertionError(f"{channel.peer} sent a message of kind {kind}")
 
@@ -419,46 +360,11 @@ class Service:
             self._stats = Stats(self.applier, self.compaction, self.readers, self.vacuum, lambda: self.slow_applies)
         return self._stats.render()
 
-    # --- images ------------------------------------------------------------------------------------------------------
-
-    def _take_image(self) -> None:
-        if self._is_taking_image:
-            return
-        self._is_taking_image = True
-
-        def take() -> bytes:
-            started = perf_counter()
-            try:
-                image = snapshot.take(self.state.database)
-            except (OSError, sqlite3.OperationalError) as error:
-                self._log.error("cannot write an image for another member", error=str(error))
-                return b""
-            self.readers.image_seconds.add(perf_counter() - started)
-            return IMAGE.pack(image.index, image.term) + str(image.path).encode()
-
-        def told(body: bytes) -> None:
-            self._is_taking_image = False
-            if body:
-                self._consensus.send(Kind.IMAGE_TAKEN, body)
-            else:
-                self._image_again = self.applier.now + IMAGE_RETRY_SECONDS
-
-        self.readers.submit(told, Task(max(0, self.state.store.compact_revision), take))
-
-    def _install_image(self, body: bytes) -> None:
-        """Check an image and end the loop: the caller puts it in place and serves anew. BadImage when it is damaged."""
-        index, _ = IMAGE.unpack_from(body)
-        path = Path(body[IMAGE.size :].decode())
-        self._log.info("installing an image", path=str(path), index=index)
-        snapshot.check(path, index)
-        self.image_to_install = path
-        self.is_stopping = True
-
     # --- telling -----------------------------------------------------------------------------------------------------
 
     def _answer_later_ones(self) -> None:
         finished = self.compaction.finished_revision
-        if self.answers.wait_for_compaction(finished) and self._commit():
+        if self.answers.wait_for_compaction(finished) and self.commits.commit():
             self.answers.compacted(finished)
         self.readers.collect()
         self.answers.send_late()

@@ -39,7 +39,7 @@ def test_an_image_that_arrives_while_the_database_is_defragmented_replaces_all_o
     assert ring.state.database.size_bytes < before
     ring.consensus.channel.send(Kind.IMAGE_INSTALL, body[: IMAGE.size] + str(arrived).encode())
     ring.until(lambda: ring.service.is_stopping)
-    assert ring.service.image_to_install == arrived
+    assert ring.service.images.to_install == arrived
     ring.stop_storage()
     snapshot.install(arrived, ring.state.database.path)
     with closing(sqlite3.connect(ring.state.database.path)) as connection:

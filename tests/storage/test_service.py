@@ -15,8 +15,7 @@ import pytest
 from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
-from quorate.storage import corruption, ranges, scrub, service, snapshot
-from quorate.storage.database import Database
+from quorate.storage import corruption, ranges, scrub, service
 from quorate.storage.service import Service
 from quorate.storage.state import State
 from quorate.wire import errors
@@ -24,7 +23,6 @@ from quorate.wire.messages import (
     APPLIED,
     ENTRY,
     EVENTS,
-    IMAGE,
     REFUSE,
     START,
     STORAGE_HELLO,
@@ -248,30 +246,6 @@ def test_consensus_hears_what_is_applied_and_what_a_power_loss_cannot_take_back(
     ring.until(lambda: APPLIED.unpack(ring.consensus.of(Kind.APPLIED)[-1]) == (1, 1))
 
 
-def test_a_checkpoint_comes_when_so_much_was_written_and_not_before(ring: Ring) -> None:
-    database = ring.state.database
-    asked = 0
-    start = database.start_checkpoint
-
-    def counted() -> None:
-        nonlocal asked
-        asked += 1
-        start()
-
-    database.start_checkpoint = counted  # type: ignore[method-assign]
-    for number in range(60):
-        ring.entry(put(b"k%d" % number, b"v" * 400_000))
-    ring.results(60)
-    ring.until(lambda: not ring.state.is_dirty and not database.checkpoint_is_running)
-    made = asked
-    assert 1 <= made <= 2, "24 MB are one checkpoint and perhaps the start of the next"
-    for number in range(20):
-        ring.entry(put(b"small%d" % number))
-        ring.results()
-        ring.until(lambda: not ring.state.is_dirty)
-    assert made == asked
-
-
 def test_a_large_range_is_answered_behind_its_neighbours(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "INLINE_KEYS_MAX", 10)
     for start in range(0, 3000, 500):
@@ -357,36 +331,6 @@ def test_an_entry_that_takes_long_is_counted_and_logged(
     assert "apply request took too long" in caplog.text
 
 
-def test_an_image_is_taken_and_another_one_installed_in_its_turn(ring: Ring) -> None:
-    ring.entry(put(b"a", b"1"))
-    ring.consensus.channel.send(Kind.IMAGE_TAKE)
-    ring.until(lambda: ring.consensus.of(Kind.IMAGE_TAKEN))
-    (body,) = ring.consensus.of(Kind.IMAGE_TAKEN)
-    assert (1, 5) == IMAGE.unpack_from(body)
-    path = Path(body[IMAGE.size :].decode())
-    ring.consensus.channel.send(Kind.IMAGE_INSTALL, body)
-    ring.until(lambda: ring.service.is_stopping)
-    assert path == ring.service.image_to_install
-
-
-def test_an_image_that_there_was_no_room_for_is_taken_later(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts: list[Database] = []
-    take = snapshot.take
-
-    def full_at_first(database: Database) -> snapshot.Image:
-        attempts.append(database)
-        if len(attempts) == 1:
-            raise OSError("no space left on device")
-        return take(database)
-
-    monkeypatch.setattr(snapshot, "take", full_at_first)
-    monkeypatch.setattr(service, "IMAGE_RETRY_SECONDS", 0.05)
-    ring.entry(put(b"a", b"1"))
-    ring.consensus.channel.send(Kind.IMAGE_TAKE)
-    ring.until(lambda: ring.consensus.of(Kind.IMAGE_TAKEN))
-    assert 2 == len(attempts)
-
-
 def test_the_leader_proposes_to_expire_a_lease_and_its_keys_go_in_one_revision(ring: Ring) -> None:
     ring.entry(pack_command(Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=7, TTL=2).SerializeToString()))
     ring.entry(
@@ -403,66 +347,6 @@ def test_the_leader_proposes_to_expire_a_lease_and_its_keys_go_in_one_revision(r
     ring.until(lambda: not ring.state.lessor.leases)
     assert 0 == len(ring.state.store.index.live)
     assert 4 == ring.state.store.revision
-
-
-def put_more_than_fits(ring: Ring) -> None:
-    """Twenty keys are put, and the database must not grow."""
-    execute = ring.state.database.connection.execute
-    (pages,) = execute("PRAGMA page_count").fetchone()
-    execute(f"PRAGMA max_page_count = {pages}")
-    ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(20)])
-    ring.results()
-
-
-def test_with_a_full_disk_nothing_is_lost_and_work_goes_on_when_there_is_room(ring: Ring) -> None:
-    put_more_than_fits(ring)
-    ring.until(lambda: ring.consensus.of(Kind.PROPOSE))
-    assert 20 == len(ring.state.database.pending)
-    ring.read(get(b"k19"), number=1)
-    ((_, _, _, [(_, body)]),) = ring.results()
-    assert 1 == rpc_pb2.RangeResponse.FromString(body).count
-    execute = ring.state.database.connection.execute
-    execute("PRAGMA max_page_count = 1000000")
-    ring.until(lambda: not ring.state.is_dirty)
-    assert (20,) == execute("SELECT count(*) FROM history").fetchone()
-
-
-def test_a_stop_while_the_disk_is_full_is_an_orderly_one(ring: Ring) -> None:
-    put_more_than_fits(ring)
-    ring.service.stop()
-    ring.service.run()
-    assert 20 == len(ring.state.database.pending)
-
-
-TAKES_ROOM = {
-    "a hash of the keys": pack_command(Op.HASH_KV, b""),
-    "a hash of everything": pack_command(Op.HASH, b""),
-    "a backup": pack_command(Op.SNAPSHOT, b""),
-    "a large range": get(b"\0", b"\0"),
-    "a defragmentation": pack_command(Op.DEFRAGMENT, b""),
-    "the end of a compaction": pack_command(Op.COMPACTED, (21).to_bytes(8, "little")),
-}
-
-
-@pytest.mark.parametrize("command", TAKES_ROOM.values(), ids=TAKES_ROOM)
-def test_with_a_full_disk_nobody_is_left_waiting_for_what_takes_room(
-    ring: Ring, command: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ranges, "INLINE_KEYS_MAX", 0)
-    monkeypatch.setattr(service, "DISK_FULL_SECONDS", 0.1)
-    execute = ring.state.database.connection.execute
-    (pages,) = execute("PRAGMA page_count").fetchone()
-    execute(f"PRAGMA max_page_count = {pages}")
-    ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(20)])
-    ring.entry(pack_command(Op.COMPACT, rpc_pb2.CompactionRequest(revision=21).SerializeToString()))
-    ring.results(2)
-    ring.read(command, command, number=1)
-    refused = [error_id for _, _, _, results in ring.results(2) for error_id, _ in results]
-    assert [errors.NO_SPACE.id] * 2 == refused
-    execute("PRAGMA max_page_count = 1000000")
-    ring.read(command, number=2)
-    ((_, _, _, [(error_id, _)]),) = ring.results()
-    assert not error_id
 
 
 def test_a_full_database_raises_the_alarm_and_then_refuses(ring: Ring) -> None:

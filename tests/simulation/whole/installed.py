@@ -10,7 +10,7 @@ from quorate.api import callers, ring
 from quorate.consensus import calls, driver, healing, node, replacing, segments, snapshots, wal
 from quorate.consensus import retention as retention_module
 from quorate.node import directories
-from quorate.storage import compaction, database, reads, scrub, service
+from quorate.storage import commits, compaction, database, reads, scrub, service
 from quorate.storage import snapshot as images
 from quorate.wire import sockets
 from tests.simulation.whole import disk as disks
@@ -66,10 +66,10 @@ KNOBS: dict[str, object] = {
     "LOG_BYTES_KEPT": retention_module,
     "CACHE_BYTES_MAX": retention_module,
     "STATE_RESERVE_BYTES": wal,
-    "CHECKPOINT_SECONDS": service,
+    "CHECKPOINT_SECONDS": commits,
     "CHECKPOINT_WAL_BYTES": database,
     "SLICE_RECORDS": compaction,
-    "COMMIT_ROWS": service,
+    "COMMIT_ROWS": commits,
     "TELL_ENTRIES": service,
     "IMAGE_LIFETIME_S": snapshots,
 }

@@ -294,7 +294,7 @@ class StorageHost(TurnHost):
             return
         if service.is_stopping:
             assert self.state is not None
-            image = service.image_to_install
+            image = service.images.to_install
             service.close()
             service.endpoint.close()
             self.state.close()
