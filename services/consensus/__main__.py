@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quorate.consensus import bootstrap
 from quorate.consensus.alone import go_alone
+from quorate.consensus.bootstrap import Start
 from quorate.consensus.connections import Contexts, listen
 from quorate.consensus.driver import Driver
 from quorate.consensus.handshake import REMOVED_TEXT
@@ -51,35 +52,21 @@ async def main(config: Config) -> None:
     files = tls.peer_side(config)
     server_context, client_context = peer_contexts(files)
     expiry = expiry_of(files)
-    segment_bytes = int(os.environ.get(SEGMENT_VARIABLE, SEGMENT_BYTES))
     listeners = [
         (one, is_encrypted(url, server_context))
         for url in config.listen_peer_urls
         for one in listen(url, config.socket_reuse_port)
     ]
-    fetch = bootstrap.fetch_members(client_context)
-    help_ = Help(asking(client_context), stop.is_set)
-    try:
-        start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes, help_)
-    except Stopped:
+    start = await begun(config, client_context, stop)
+    if start is None:
         return
-    if config.force_new_cluster and not start.is_new:
-        go_alone(start)
     snapshots_path = config.database_path.parent
     bootstrap.prepare_directory(snapshots_path)
     config.run_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     endpoint = Endpoint(config.run_path, Address(Part.CONSENSUS))
     node = assemble(config, start, endpoint, random.Random(start.meta.member_id ^ time.time_ns()))  # noqa: S311 - no secret
     driver = node.driver
-    settings = PeerSettings(
-        start.meta.member_id,
-        dial_timeout_s=1.0 + config.election_timeout / 1000,
-        silence_ms=max(config.raft_read_timeout, config.raft_write_timeout),
-        server_context=server_context,
-        client_context=client_context,
-        judge=partial(tls.check_peer, files),
-        local_host=config.member_local_host,
-    )
+    settings = peer_settings(config, start, files, server_context, client_context)
     snapshots = Snapshots(loop, driver, settings, snapshots_path)
     removed = asyncio.Event()
     peers = Peers(loop, settings, driver.membership, driver.hear, removed.set, snapshots.receive)
@@ -113,6 +100,20 @@ async def main(config: Config) -> None:
         peers.close()
         endpoint.close()
     start.wal.close()
+
+
+async def begun(config: Config, client_context: Contexts, stop: asyncio.Event) -> Start | None:
+    """What the disk holds, or what a new member has instead; None when the process was asked to stop meanwhile."""
+    segment_bytes = int(os.environ.get(SEGMENT_VARIABLE, SEGMENT_BYTES))
+    fetch = bootstrap.fetch_members(client_context)
+    help_ = Help(asking(client_context), stop.is_set)
+    try:
+        start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes, help_)
+    except Stopped:
+        return None
+    if config.force_new_cluster and not start.is_new:
+        go_alone(start)
+    return start
 
 
 async def ended(driver: Driver, stop: asyncio.Event, removed: asyncio.Event) -> None:
@@ -169,6 +170,21 @@ def is_encrypted(url: str, context: ssl.SSLContext | None) -> bool:
         address = url.partition("://")[2]
         raise OperatorError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
     return True
+
+
+def peer_settings(
+    config: Config, start: Start, files: TlsFiles, server_context: ssl.SSLContext | None, client_context: Contexts
+) -> PeerSettings:
+    """How this member meets the others."""
+    return PeerSettings(
+        start.meta.member_id,
+        dial_timeout_s=1.0 + config.election_timeout / 1000,
+        silence_ms=max(config.raft_read_timeout, config.raft_write_timeout),
+        server_context=server_context,
+        client_context=client_context,
+        judge=partial(tls.check_peer, files),
+        local_host=config.member_local_host,
+    )
 
 
 def peer_contexts(files: TlsFiles) -> tuple[ssl.SSLContext | None, Contexts]:
