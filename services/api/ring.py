@@ -12,12 +12,11 @@ no longer than etcd does, five seconds and two election timeouts; one sweep a te
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from itertools import count
 from typing import Final
 
-from quorate.api import faults
+from quorate.api.answering import answer_error, answer_fault, answer_one
 from quorate.api.calling import Done
 from quorate.api.lanes import Lane, Waiting
 from quorate.node import logs
@@ -355,16 +354,16 @@ class Ring:
                 assert done is not None, "nothing of the chunk was answered"
                 try:
                     if error_id:
-                        _answer_error(done, error_id, answer)
+                        answer_error(done, error_id, answer)
                     else:
                         done(0, "", answer)
                 except Exception as fault:  # whatever it is, it is this call's alone
-                    _answer_fault(done, fault)
+                    answer_fault(done, fault)
             return
         for position, (error_id, answer) in enumerate(results, first):
             done = self._take(waiting, position)
             if done is not None:
-                _answer(done, error_id, answer)
+                answer_one(done, error_id, answer)
 
     def _on_refuse(self, body: bytes) -> None:
         number, incarnation, error_id = messages.REFUSE.unpack_from(body)
@@ -379,7 +378,7 @@ class Ring:
             return
         done = self._take(waiting, 0)
         if done is not None:
-            _answer(done, error_id, body[messages.CLUSTER_REPLY.size :])
+            answer_one(done, error_id, body[messages.CLUSTER_REPLY.size :])
 
     def _on_role(self, body: bytes) -> None:
         before, self.role = self.role, Role.unpack(body)
@@ -424,7 +423,7 @@ class Ring:
                 lane.full.remove(waiting)
         for done in waiting.dones:
             if done is not None:
-                _answer(done, error.id, b"")
+                answer_one(done, error.id, b"")
 
     def _sweep(self) -> None:
         """Answer those who have waited long enough."""
@@ -462,7 +461,7 @@ class Ring:
             done = self._take(waiting, position)
             waiting.sooner.pop(position, None)
             if done is not None:
-                _answer(done, error.id, b"")
+                answer_one(done, error.id, b"")
         waiting.earliest = min(waiting.sooner.values(), default=float("inf"))
         if not waiting.sooner:
             self._impatient.pop(waiting.number, None)
@@ -478,24 +477,3 @@ class Ring:
 def _takes(channel: Channel) -> bool:
     """The neighbour is there: a write that is sent to nobody could not be told from one that was."""
     return channel.opened and not channel.gone()
-
-
-def _answer(done: Done, error_id: int, answer: bytes) -> None:
-    try:
-        if error_id:
-            _answer_error(done, error_id, answer)
-        else:
-            done(0, "", answer)
-    except Exception as fault:  # whatever it is, it is this call's alone
-        _answer_fault(done, fault)
-
-
-def _answer_error(done: Done, error_id: int, text: bytes) -> None:
-    error = errors.by_id(error_id)
-    done(error.code, text.decode() or error.text, b"")
-
-
-def _answer_fault(done: Done, fault: Exception) -> None:
-    """Who made something of the answer failed at it; whoever waits behind that passes an error on as it is."""
-    with contextlib.suppress(Exception):  # the fault is in the log already
-        done(*faults.report(fault), b"")
