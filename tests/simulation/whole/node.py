@@ -37,7 +37,7 @@ from quorate.wire.messages import Kind, Part
 from quorate.wire.sockets import Address, Endpoint
 from tests.simulation.whole import threads
 from tests.simulation.whole.bus import buses
-from tests.simulation.whole.config import NodeKnobs, make_config
+from tests.simulation.whole.config import NodeKnobs, make_config, peer_url
 from tests.simulation.whole.courier import SimSnapshots, write_image
 from tests.simulation.whole.disk import Disk
 from tests.simulation.whole.loop import Loop, new_loop
@@ -481,8 +481,20 @@ class SimNode:
         is_joining = self.initial_state == "existing" and not self.member_id
         if isinstance(why, OperatorError) and is_joining:
             self.cluster.refusals.append(f"{host.process.name}: {why}")
+            self._mend_flags()
             return  # it asked a member that has not heard of it yet, ends as etcd does, and asks again
         raise Violation(f"{host.process.name} ended: {type(why).__name__}: {why}") from why
+
+    def _mend_flags(self) -> None:
+        """What --initial-cluster says may have been true no longer when the machine was switched on."""
+        leader = self.cluster.leader()
+        driver = leader.consensus.driver if leader is not None else None
+        if driver is not None:
+            urls = {url for member in driver.membership.ordered() for url in member.peer_urls}
+            members = [node for node in self.cluster.nodes if peer_url(node.number) in urls]
+            if self in members:
+                self.founders = {node.name: node.number for node in members}
+                self.configure()
 
     def as_members(self) -> tuple[int, list[Member]]:
         """What it tells a node that wants to join or to found."""
