@@ -42,6 +42,7 @@ from quorate.consensus.reads import Reads
 from quorate.consensus.retention import Retention
 from quorate.consensus.wal import Wal
 from quorate.node import logs
+from quorate.node.lasting import Lasting
 from quorate.node.lifecycle import OperatorError
 from quorate.wire import errors, messages
 from quorate.wire.messages import APPLIED, ENTRY, IMAGE, START, STORAGE_HELLO, Kind, Part
@@ -119,6 +120,7 @@ class Driver:
         self._turn_due = False
         self._flush_due = False
         self._has_room = True
+        self._full_disk = Lasting(log, "there is room for the log again")
         self.is_published = False  # until the publisher has seen it in the log
         self._role = self._role_now()
         self._next_tick = 0.0
@@ -482,9 +484,22 @@ class Driver:
         except Exception as error:  # as in `turn`
             self._fail(error)
 
+    def _look_for_room(self, now: float) -> None:
+        self._has_room = self.wal.has_room()
+        if not self._has_room:
+            reason = self.wal.lacks_room_because
+            self._full_disk.found(
+                now,
+                "no room for a further log segment; writes are refused",
+                directory=str(self.wal.directory),
+                error=reason.strerror if reason is not None else None,
+            )
+        elif self._full_disk.is_on:
+            self._full_disk.better(now)
+
     def _pass_time(self, now: float) -> None:
         self.core.tick()
-        self._has_room = self.wal.has_room()
+        self._look_for_room(now)
         self.wal.settle(self._hard_state)
         self.proposals.expire(now)
         self.reads.expire(now)

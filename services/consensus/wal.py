@@ -226,6 +226,11 @@ class Wal:
         """The oldest index such that the entries after it, up to `index`, take no more than `bytes_max`."""
         return self._positions.index_behind(index, bytes_max)
 
+    @property
+    def lacks_room_because(self) -> OSError | None:
+        """Why there is no further segment, as far as it was tried."""
+        return self._store.failure
+
     def has_room(self) -> bool:
         """False while entries should be refused as the disk gives no further segment. Asks for one if need be."""
         if self._store.spare_ready:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from quorate.node.lasting import Lasting
 from quorate.node.logs import Log
 from quorate.storage.apply import Applier
 from quorate.storage.database import PENDING_BYTES_MAX, DiskFull
@@ -33,7 +34,7 @@ class Commits:
         self._applier = applier
         self._publisher = publisher
         self._refuse = refuse
-        self._log = log
+        self._full_disk = Lasting(log, "there is room for the database again")
         self._checkpointed = now
 
     def mind(self, now: float) -> None:
@@ -41,6 +42,8 @@ class Commits:
         database = self._state.database
         if self.dirty_since and (len(database.pending) >= COMMIT_ROWS or now - self.dirty_since > COMMIT_SECONDS_MAX):
             self.maybe_commit()
+        if self._full_disk.is_on:
+            self._full_disk.look(now)
         if database.finish_checkpoint():
             self._checkpointed = now
         elif database.checkpoint_is_due or self._checkpoint_is_overdue(now):
@@ -66,12 +69,14 @@ class Commits:
             self.bear_full_disk(finding)
             return False
         self._publisher.committed()
+        if self._full_disk.is_on and self.dirty_since:
+            self._full_disk.better(self._applier.now)
         self.dirty_since = 0.0
         return True
 
     def bear_full_disk(self, finding: DiskFull) -> None:
         """Refuse those who wait for what takes room; what was applied stays in memory, and in the log."""
-        self._log.error(str(finding))
+        self._full_disk.found(self._applier.now, str(finding))
         self._applier.wants_space_alarm = True
         self._refuse()
         self.again_at = self._applier.now + DISK_FULL_SECONDS

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
+from quorate.node.lasting import Lasting
 from quorate.node.logs import Log
 from quorate.storage import snapshot
 from quorate.storage.apply import Applier
@@ -33,7 +34,9 @@ class ImageOrders:
         self._readers = readers
         self._consensus = consensus
         self._log = log
+        self._full_disk = Lasting(log, "images for other members can be written again")
         self._is_taking = False
+        self._failure = ""  # of the last one that could not be made
         snapshot.drop_drafts(state.database.path)
 
     def take(self) -> None:
@@ -57,7 +60,7 @@ class ImageOrders:
         try:
             image = snapshot.take(self._state.database)
         except (OSError, sqlite3.OperationalError) as error:
-            self._log.error("cannot write an image for another member", error=str(error))
+            self._failure = str(error)
             return b""
         self._readers.image_seconds.add(perf_counter() - started)
         return IMAGE.pack(image.index, image.term) + str(image.path).encode()
@@ -65,6 +68,9 @@ class ImageOrders:
     def _taken(self, body: bytes) -> None:
         self._is_taking = False
         if body:
+            self._full_disk.better(self._applier.now)
             self._consensus.send(Kind.IMAGE_TAKEN, body)
         else:
-            self.again_at = self._applier.now + RETRY_SECONDS
+            now = self._applier.now
+            self._full_disk.found(now, "cannot write an image for another member", error=self._failure)
+            self.again_at = now + RETRY_SECONDS

@@ -79,6 +79,11 @@ def refused(node: Node) -> str | None:
     return None
 
 
+def told(node: Node, text: str) -> int:
+    """How many lines of its log say so."""
+    return node.log_path.read_text().count(f'"msg":"{text}')
+
+
 def test_with_a_full_disk_writes_are_refused_and_go_on_when_there_is_room() -> None:
     with cluster_on_small_disk() as (cluster, node):
         with writing(cluster) as writer:
@@ -101,6 +106,8 @@ def test_with_a_full_disk_writes_are_refused_and_go_on_when_there_is_room() -> N
 
                 wait_until(is_accepted, "puts are accepted again")
             writer.wait_for(50)
+            wait_until(lambda: told(node, "there is room for the database") > 0, "the end is told")
+        assert told(node, "no space for the database") == told(node, "there is room for the database") == 1
         everything_is_there(node, writer)
         node.kill()
         node.start()
