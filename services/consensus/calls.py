@@ -178,7 +178,7 @@ class Calls:
             leader=core.leader_id,
             raftIndex=core.commit_index,
             raftTerm=core.term,
-            raftAppliedIndex=driver.applied_index,
+            raftAppliedIndex=driver.stream.applied_index,
             isLearner=own is not None and own.is_learner,
             errors=([errors.NO_LEADER.text] if core.leader_id == NOBODY else []) + driver.ailments(),
         )

@@ -40,12 +40,12 @@ from quorate.consensus.raft.messages import (
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.reads import Reads
 from quorate.consensus.retention import Retention
+from quorate.consensus.storage_stream import StorageStream
 from quorate.consensus.wal import Wal
 from quorate.node import logs
 from quorate.node.lasting import Lasting
-from quorate.node.lifecycle import OperatorError
 from quorate.wire import errors, messages
-from quorate.wire.messages import APPLIED, ENTRY, IMAGE, START, STORAGE_HELLO, Kind, Part
+from quorate.wire.messages import APPLIED, IMAGE, Kind, Part
 from quorate.wire.sockets import Address, Channel, Endpoint
 
 log = logs.named("raft")
@@ -53,15 +53,6 @@ log = logs.named("raft")
 MEMBERSHIPS_KEPT: Final = 1024  # changes while an image is being written; a member that waits for it makes one a second
 FRAMES_MAX: Final = 64  # taken in one turn
 FLUSH_RETRY_S: Final = 0.001
-
-# The numbers in the log begin with 1 (0 is no kind); between the processes they begin with 0.
-_WIRE_KINDS: Final = {
-    EntryKind.BATCH: messages.EntryKind.BATCH,
-    EntryKind.NOOP: messages.EntryKind.NOOP,
-    EntryKind.CONF: messages.EntryKind.CONF,
-    EntryKind.ATTR: messages.EntryKind.ATTRIBUTES,
-}
-_KIND_OF: Final = {int(kind): int(wire) for kind, wire in _WIRE_KINDS.items()}
 
 
 class Driver:
@@ -97,9 +88,6 @@ class Driver:
         self.failure: asyncio.Future[None] = loop.create_future()
         self._memberships = deque((meta.membership,), MEMBERSHIPS_KEPT)  # the last ones, in the order of their indexes
         self.seen_index = seen_index
-        self.handed_index = 0  # newest entry in the stream to storage
-        self.durable_index = 0  # what storage never needs again
-        self.applied_index = 0
         self.role_changed = asyncio.Event()
         self.on_membership: Callable[[], None] = lambda: None
         self.on_removed: Callable[[], None] = lambda: None
@@ -112,10 +100,6 @@ class Driver:
         self._loop = loop
         self._endpoint = endpoint
         self._hard_state = wal.hard_state
-        self._storage = endpoint.connect(Address(Part.STORAGE))
-        self._streaming = False  # storage is told entries
-        self.lacks_image = False  # what storage has cannot be continued from the log
-        self._storage_start: int | None = None  # where it wants to go on, until the log is committed that far
         self._peer_inbox: list[PeerMessage] = []
         self._turn_due = False
         self._flush_due = False
@@ -125,7 +109,11 @@ class Driver:
         self._role = self._role_now()
         self._next_tick = 0.0
         self._overloaded = False
-        self._retention = Retention(core, wal, meta, meta_files, catchup_entries, lambda: self.courier.held_index())
+        retention = self._retention = Retention(
+            core, wal, meta, meta_files, catchup_entries, lambda: self.courier.held_index()
+        )
+        storage = endpoint.connect(Address(Part.STORAGE))
+        self.stream = StorageStream(storage, core, lambda: retention.meta, lambda: self.courier, self._skip_to)
 
     # --- life ---
 
@@ -156,7 +144,7 @@ class Driver:
 
     def ask_storage(self, chunk: bytes) -> None:
         """Send a chunk of questions of our own; what storage answers comes to `on_results`."""
-        self._storage.send(Kind.LOCAL, chunk)
+        self.stream.channel.send(Kind.LOCAL, chunk)
 
     def schedule(self) -> None:
         """A turn soon: something arrived outside of the local sockets."""
@@ -202,7 +190,7 @@ class Driver:
                 elif kind == Kind.READ:
                     self.reads.add(channel, body, now)
                 elif kind == Kind.APPLIED:
-                    self._note_applied(*APPLIED.unpack(body))
+                    self.stream.note_applied(*APPLIED.unpack(body))
                 else:
                     self._take_rare(channel, kind, body)
         if self._peer_inbox:
@@ -221,7 +209,10 @@ class Driver:
         self.reads.ask(core.read_index)
         while (ready := core.ready()) is not None:
             self._fulfil(ready)
-        self.reads.release(self.handed_index, self._storage, self._streaming)
+        stream = self.stream
+        self.reads.release(stream.handed_index, stream.channel, stream.is_open)
+        if stream.start_index is not None:
+            stream.resume()
         self._tell_role()
         flushed = self._endpoint.flush()  # clients wait behind storage, so it comes before what peers hear besides
         self.network.flush()
@@ -291,8 +282,13 @@ class Driver:
             self.core.on_persisted(ready.number)
             if ready.conf_state is not None:
                 self._meet_newcomers(ready.entries)
-        if ready.committed:
-            self._hand(ready.committed)
+        if committed := ready.committed:
+            if committed[-1].index > self.seen_index:
+                for entry in committed:
+                    if entry.kind > EntryKind.NOOP and entry.index > self.seen_index:
+                        self._apply(entry)
+                self.seen_index = committed[-1].index
+            self.stream.hand(committed)
         for ctx, index in ready.read_states:
             self.reads.confirm(ctx, index)
         for ctx, _why in ready.refused_reads:
@@ -305,66 +301,14 @@ class Driver:
             self.proposals.propose_held(self._propose, self.core.role is not RaftRole.LEADER)
             self.reads.ask(self.core.read_index)
 
-    # --- storage ---
-
-    def _hand(self, committed: Sequence[Entry]) -> None:
-        """Puts committed entries into the stream to storage, and takes what concerns the membership."""
-        if committed[-1].index > self.seen_index:
-            for entry in committed:
-                if entry.kind > EntryKind.NOOP and entry.index > self.seen_index:
-                    self._apply(entry)
-            self.seen_index = committed[-1].index
-        if not self._streaming:
-            return  # replayed when storage is there
-        send = self._storage.send
-        for index, term, kind, payload in committed:
-            send(Kind.ENTRY, ENTRY.pack(index, term, _KIND_OF[kind]), payload)
-        self.handed_index = committed[-1].index
-        if committed[0].index <= self.applied_index:  # storage outlived this process and passes over it silently
-            self.core.on_applied(min(self.applied_index, self.handed_index))
-
-    def _note_applied(self, applied_index: int, durable_index: int) -> None:
-        if self._streaming:
-            self.applied_index = applied_index
-            self.durable_index = durable_index
-            # A storage that outlived this process may have applied more than we know to be committed yet.
-            self.core.on_applied(min(applied_index, self.handed_index))
+    # --- neighbours ---
 
     def _opened(self, channel: Channel, hello: bytes) -> None:
         """A neighbour is there, for the first time or again."""
         channel.send(Kind.ROLE, self._role.pack())
-        if channel is self._storage:
-            (self.durable_index,) = STORAGE_HELLO.unpack(hello)
-            self._streaming = self.lacks_image = False
-            self._storage_start = self.durable_index
-            self._continue_storage()
+        if channel is self.stream.channel:
+            self.stream.met(hello)
         self.schedule()
-
-    def _continue_storage(self) -> None:
-        """Starts the stream to storage where it left off, as soon as the log is known to be committed that far."""
-        start = self._storage_start
-        if self.lacks_image:
-            return
-        if start is None or start > self.core.commit_index:
-            if start is not None and self.core.role is RaftRole.LEADER and start > self.core.last_index:
-                raise OperatorError(
-                    f"the database is at log index {start} and the log ends at {self.core.last_index}: "
-                    "the log was replaced or lost"
-                )
-            return  # what storage has was committed; this member only has to learn of it again
-        self._storage_start = None
-        if start < self.core.first_index - 1:
-            self._reinstall(start)
-            return
-        self._skip_to(start)
-        self.core.replay_from(start)
-        self.handed_index = self.applied_index = start
-        self._streaming = True
-        self.courier.installed(start)
-        self._storage.send(
-            Kind.START,
-            START.pack(self.membership.cluster_id, self.member_id, start + 1, self.core.commit_index),
-        )
 
     def _skip_to(self, index: int) -> None:
         """Takes what concerns the membership from committed entries that storage has already."""
@@ -375,38 +319,6 @@ class Driver:
                     self._apply(entry)
             self.seen_index = entries[-1].index
 
-    def _reinstall(self, start: int) -> None:
-        """What storage has is too old for the log, or nothing: the snapshot that is here helps, or the others do."""
-        meta = self._retention.meta
-        path = self.courier.install_path(meta.snapshot_index)
-        if path is None or start >= meta.snapshot_index:
-            self.lacks_image = True
-            self._storage_start = start
-        else:
-            self._install(meta.snapshot_index, meta.snapshot_term, path)
-
-    def _install(self, index: int, term: int, path: str) -> None:
-        """Storage gets the snapshot's file; its next hello shows that it has it."""
-        self._streaming = self.lacks_image = False
-        self._storage_start = None
-        self._storage.send(Kind.IMAGE_INSTALL, IMAGE.pack(index, term), path.encode())
-
-    def is_current(self) -> bool:
-        """Storage is there and has applied what this member knows to be committed."""
-        return self._streaming and self.applied_index >= self.core.commit_index > 0
-
-    @property
-    def storage_incarnation(self) -> int:
-        """Which run of storage is there."""
-        return self._storage.peer_incarnation
-
-    def take_image(self) -> bool:
-        """Asks storage for an image; False while it is not there."""
-        if self._streaming:
-            self._storage.send(Kind.IMAGE_TAKE)
-            self.schedule()
-        return self._streaming
-
     # --- snapshots that arrive ---
 
     def install_snapshot(self, message: InstallSnapshot, membership: Membership) -> None:
@@ -415,10 +327,10 @@ class Driver:
             return
         self._arriving = membership
         snapshot = message.snapshot
-        if self.lacks_image and not self.core.is_restoring and snapshot.index >= self.core.first_index - 1:
+        if self.stream.lacks_image and not self.core.is_restoring and snapshot.index >= self.core.first_index - 1:
             path = self.courier.install_path(snapshot.index)
             if path is not None and snapshot.index <= self.core.commit_index:
-                self._install(snapshot.index, snapshot.term, path)
+                self.stream.install(snapshot.index, snapshot.term, path)
         self.schedule()
 
     def _replace_log(self, ready: Ready) -> None:
@@ -434,7 +346,7 @@ class Driver:
         self._changed()
         path = self.courier.install_path(snapshot.index)
         assert path is not None, "a snapshot is durable before it is stepped"
-        self._install(snapshot.index, snapshot.term, path)
+        self.stream.install(snapshot.index, snapshot.term, path)
 
     # --- membership ---
 
@@ -506,9 +418,10 @@ class Driver:
         if self.core.leader_id != NOBODY:
             self.proposals.propose_held(self._propose, self.core.role is not RaftRole.LEADER)
         self._retention.trim_cache()
-        self._overloaded = self._retention.lags(self.applied_index)
-        if self._streaming:
-            durable = min(self.durable_index, self.applied_index)
+        stream = self.stream
+        self._overloaded = self._retention.lags(stream.applied_index)
+        if stream.is_open:
+            durable = min(stream.durable_index, stream.applied_index)
             self._retention.drop_segments(now, durable, self.membership, self.seen_index)
         self.courier.look(now)
         self.on_tick(now)
@@ -532,8 +445,6 @@ class Driver:
     def _tell_role(self) -> None:
         """Tells every neighbour when who leads, or what this member is, has changed."""
         last, core = self._role, self.core
-        if self._storage_start is not None:
-            self._continue_storage()
         is_placed = core.term == last.term and core.leader_id == last.leader_id
         if is_placed and self._told_membership is self.membership and self.is_published == last.is_published:
             return

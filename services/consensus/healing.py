@@ -181,7 +181,7 @@ class Rejoining:
         if not self.is_recovering or driver.core.leader_id == NOBODY:
             return
         own = driver.membership.members.get(driver.member_id)
-        if own is None or not driver.is_current():
+        if own is None or not driver.stream.is_current():
             return
         committed = driver.core.conf_state_at(driver.core.commit_index)  # a new leader may know of no more than that
         if own.id in (committed.voters if self._wants_vote else committed.members()) and not committed.is_joint:

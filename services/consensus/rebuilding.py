@@ -33,12 +33,12 @@ class Rebuilding:
     @property
     def is_waiting(self) -> bool:
         """Storage needs an image."""
-        return self._driver.lacks_image
+        return self._driver.stream.lacks_image
 
     def look(self, now: float) -> None:
         """Once a tick."""
         driver = self._driver
-        if not driver.lacks_image:
+        if not driver.stream.lacks_image:
             self._is_told = False
             return
         others = [number for number in driver.membership.members if number != driver.member_id]

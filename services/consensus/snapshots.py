@@ -221,7 +221,7 @@ class Snapshots:
 
     def look(self, now: float) -> None:
         """Asks a restarted storage again, and lets an old image go."""
-        if self._targets and self._asked_of not in (0, self._driver.storage_incarnation):
+        if self._targets and self._asked_of not in (0, self._driver.stream.incarnation):
             self._ask()
         image = self._image
         is_idle = not self._streaming and not self._asked_of  # the one that was asked for may have the same name
@@ -251,10 +251,11 @@ class Snapshots:
         return image if image.index >= self._driver.core.first_index - 1 else None
 
     def _ask(self) -> None:
-        if self._asked_of == self._driver.storage_incarnation:
+        if self._asked_of == self._driver.stream.incarnation:
             return
-        if self._driver.take_image():
-            self._asked_of = self._driver.storage_incarnation
+        if self._driver.stream.take_image():
+            self._driver.schedule()
+            self._asked_of = self._driver.stream.incarnation
         else:
             targets, self._targets = self._targets, set()
             for number in targets:

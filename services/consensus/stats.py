@@ -91,7 +91,7 @@ class Stats(Collector):
             prefix + "proposals_committed_total", "The committed log index.", value=core.commit_index
         )
         yield GaugeMetricFamily(
-            prefix + "proposals_applied_total", "The applied log index.", value=driver.applied_index
+            prefix + "proposals_applied_total", "The applied log index.", value=driver.stream.applied_index
         )
         yield GaugeMetricFamily(
             prefix + "proposals_pending",

@@ -35,7 +35,7 @@ class Situation:
             core=self.core,
             membership=SimpleNamespace(members={3: own}),
             wal=SimpleNamespace(directory=directory),
-            is_current=lambda: True,
+            stream=SimpleNamespace(is_current=lambda: True),
         )
         calls: Any = SimpleNamespace(perform=lambda _op, request, _done: self.asked.append(request))
         self.rejoining = Rejoining(driver, calls)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 from quorate.api import ring, watches
-from quorate.consensus import driver, proposals, reads, segments, wal
+from quorate.consensus import proposals, reads, segments, storage_stream, wal
 from quorate.consensus.positions import Positions
 from quorate.consensus.raft.messages import Entry, HardState
 from quorate.consensus.wal_format import RECORD_BYTES
@@ -177,18 +177,19 @@ def forwarded_entries_are_proposed_again(patch: Patch) -> None:
 def entries_are_told_to_storage_from_its_last_answer_on(patch: Patch) -> None:
     """After a restart of storage the stream goes on where it was, not where the database is."""
 
-    def _continue_storage(self: Any) -> None:
-        if self._storage_start is not None:
-            self._storage_start = max(self._storage_start, self.handed_index)
+    def resume(self: Any) -> None:
+        if self.start_index is not None:
+            self.start_index = max(self.start_index, self.handed_index)
         original(self)
 
-    original = driver.Driver._continue_storage
-    patch.setattr(driver.Driver, "_continue_storage", _continue_storage)
+    original = storage_stream.StorageStream.resume
+    patch.setattr(storage_stream.StorageStream, "resume", resume)
 
 
 def the_log_is_dropped_before_the_database_is_durable(patch: Patch) -> None:
-    note = driver.Driver._note_applied
-    patch.setattr(driver.Driver, "_note_applied", lambda self, applied, _durable: note(self, applied, applied))
+    stream = storage_stream.StorageStream
+    note = stream.note_applied
+    patch.setattr(stream, "note_applied", lambda self, applied, _durable: note(self, applied, applied))
 
 
 def an_image_is_said_to_be_newer_than_it_is(patch: Patch) -> None:

@@ -99,7 +99,7 @@ class ConsensusHost:
         driver, parts = self.driver, self.parts
         if driver is None or parts is None or parts.rejoining.is_recovering or parts.rebuilding.is_waiting:
             return False
-        return driver.is_current()
+        return driver.stream.is_current()
 
     def _removed(self) -> None:
         if not self.is_removed:
