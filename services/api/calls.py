@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from google.protobuf.message import DecodeError
-
 from quorate.api import faults
 from quorate.api.callers import Callers
 from quorate.api.calling import CallStream, Cancel, Done, Metadata
@@ -164,12 +162,8 @@ class Calls:
             if context.names_caller and context.epoch != self.callers.epoch and not route.is_open:
                 return self._identify(route, body, context, done, expires_at)
             return route.start(body, context, done, expires_at)
-        except CallFailed as failed:
-            done(failed.error.code, failed.error.text, b"")
-        except DecodeError:
-            done(errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text, b"")
-        except Exception as fault:  # whatever it is, it is this call's alone
-            done(*faults.report(fault), b"")
+        except Exception as reason:  # whatever it is, it is this call's alone
+            done(*faults.outcome(reason), b"")
         return None
 
     def _identify(
@@ -188,12 +182,8 @@ class Calls:
                 return
             try:
                 waiting.cancel_call = route.start(body, context, done, expires_at)
-            except CallFailed as failed:
-                done(failed.error.code, failed.error.text, b"")
-            except DecodeError:
-                done(errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text, b"")
-            except Exception as fault:  # as in `start`
-                done(*faults.report(fault), b"")
+            except Exception as reason:  # as in `start`
+                done(*faults.outcome(reason), b"")
 
         self.callers.ask(context, go_on)
         return waiting.cancel
@@ -228,10 +218,8 @@ class Calls:
             if expires_at is None and not context.wants_leader:
                 return route.open(context, responses, done)
             return self._bound(route, context, responses, done, expires_at)
-        except CallFailed as failed:
-            return _Refused(self._ring, failed.error.code, failed.error.text, done)
-        except Exception as fault:  # as in `start`
-            return _Refused(self._ring, *faults.report(fault), done)
+        except Exception as reason:  # as in `start`
+            return _Refused(self._ring, *faults.outcome(reason), done)
 
     def _bound(
         self, route: StreamRoute, context: Context, responses: Responses, done: StreamDone, expires_at: float | None

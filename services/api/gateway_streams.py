@@ -14,7 +14,7 @@ from quorate.api.calling import CallStream, Metadata, StreamCalls
 from quorate.api.gateway_answers import JSON, JSON_HEADERS, error_line
 from quorate.api.json_codec import BadJson, Decoder, IncompleteJson, skip_whitespace
 from quorate.api.routes import Codec
-from quorate.wire.errors import CallFailed, Code, http_status
+from quorate.wire.errors import Code, http_status
 
 RESPONSES_BYTES_MAX: Final = 1024 * 1024  # a few of the largest watch responses
 
@@ -125,18 +125,14 @@ class StreamAnswer:
                 for request in requests if many else requests[:1]:
                     stream.send(request)
                     sent += 1
-        except CallFailed as failed:
-            self._done(failed.error.code, failed.error.text)
-            stream.cancel()
-            return
         except BadJson as bad:
             self._done(Code.INVALID_ARGUMENT, f"Failed to decode request: {bad}")
             stream.cancel()
             return
         except Disconnected:
             raise
-        except Exception as fault:  # whatever it is, it is this stream's alone
-            self._done(*faults.report(fault))
+        except Exception as reason:  # whatever it is, it is this stream's alone
+            self._done(*faults.outcome(reason))
             stream.cancel()
             return
         if not many and sent == 0:

@@ -11,8 +11,6 @@ from collections import deque
 from functools import partial
 from typing import Final, cast
 
-from google.protobuf.message import DecodeError
-
 from quorate.api import faults
 from quorate.api.calling import CallStream, Cancel
 from quorate.api.calls import NO_CONTEXT, Calls, Context, Route
@@ -23,7 +21,7 @@ from quorate.api.http2.limits import Limits
 from quorate.api.tally import Tally
 from quorate.node import logs
 from quorate.wire import errors
-from quorate.wire.errors import CallFailed, Code
+from quorate.wire.errors import Code
 
 WRITE_BUFFER_BYTES: Final = 1 << 20  # of the transport; above it the connection is not read
 STREAMS_MAX: Final = 100_000  # of one worker: watches, renewals, downloads; some kilobytes each
@@ -285,12 +283,8 @@ class GrpcConnection(asyncio.Protocol):
         try:
             call.send(message)
             return
-        except CallFailed as failed:
-            code, text = int(failed.error.code), failed.error.text
-        except DecodeError:
-            code, text = errors.MALFORMED_REQUEST.code, errors.MALFORMED_REQUEST.text
-        except Exception as fault:  # whatever it is, it is this stream's alone
-            code, text = faults.report(fault)
+        except Exception as reason:  # whatever it is, it is this stream's alone
+            code, text = faults.outcome(reason)
         call.cancel()
         self.finish(stream, code, text)
 
