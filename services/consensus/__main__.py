@@ -78,7 +78,9 @@ async def main(config: Config) -> None:
     def stats() -> Stats:
         from quorate.consensus.stats import Stats  # only where somebody scrapes: it costs memory and start-up time
 
-        return Stats(driver, peers, snapshots, node.rejoining, node.rebuilding, round_trips, expiry)
+        return Stats(
+            driver, peers, snapshots, node.rejoining, node.rebuilding, round_trips, node.calls.promotions, expiry
+        )
 
     driver.on_stats = lambda: stats().render()
     driver.on_removed = removed.set

@@ -8,6 +8,7 @@ every tick, until the caller has given up.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -55,12 +56,33 @@ class Rules:
     learners_max: int
 
 
+class Promotions:
+    """How often this member, when it led, was asked to promote a learner, and with what outcome."""
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed: Counter[str] = Counter()  # by the error's text
+
+    def counting(self, answer: Answer) -> Answer:
+        """The same, counted."""
+
+        def counted(outcome: Message | EtcdError) -> None:
+            if isinstance(outcome, EtcdError):
+                self.failed[outcome.text] += 1
+            else:
+                self.succeeded += 1
+            answer(outcome)
+
+        return counted
+
+
 class Calls:
     """Answers CLUSTER_CALL of the api workers and the calls other members pass on."""
 
     def __init__(self, driver: Driver, rules: Rules) -> None:
         self._driver = driver
         self._rules = rules
+        self.promotions = Promotions()
         self._waiting: list[Condition] = []
         self._passed_on: dict[int, tuple[Answer, float]] = {}
         self._number = 0
@@ -234,7 +256,11 @@ class Calls:
             case ClusterOp.MEMBER_UPDATE:
                 self._update(rpc.MemberUpdateRequest.FromString(body), answer)
             case _:
-                self._promote(rpc.MemberPromoteRequest.FromString(body).ID, answer)
+                counted = self.promotions.counting(answer)
+                try:
+                    self._promote(rpc.MemberPromoteRequest.FromString(body).ID, counted)
+                except CallFailed as failed:
+                    counted(failed.error)
 
     def _pass_on(self, op: ClusterOp, body: bytes, answer: Answer) -> None:
         driver = self._driver

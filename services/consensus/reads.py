@@ -32,6 +32,7 @@ class Reads:
 
     def __init__(self, timeout_s: float) -> None:
         self.failed = 0
+        self.late = 0  # of them: nobody confirmed them in time
         self._timeout_s = timeout_s
         self._ctx = 0
         self._new: list[Read] = []
@@ -102,6 +103,7 @@ class Reads:
 
     def _refuse(self, read: Read, error_id: int) -> None:
         self.failed += 1
+        self.late += error_id == errors.TIMEOUT.id
         if read.channel is not None:
             _, incarnation, _, _, number, _ = CHUNK.unpack_from(read.body)
             read.channel.send(Kind.REFUSE, REFUSE.pack(number, incarnation, error_id))

@@ -17,6 +17,8 @@ import socket
 import threading
 import time
 import uuid
+from bisect import bisect_left
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import FileIO
@@ -58,8 +60,24 @@ STALL_TIMEOUT_S: Final = 30.0  # a stream that does not move for so long is give
 RETRY_S: Final = 1.0  # after a failure
 IMAGE_LIFETIME_S: Final = 20.0  # an image serves other members and resumed streams for so long; never on the disk
 PART_LIFETIME_S: Final = 3600.0  # nobody resumes what is older
+SAVE_BUCKETS: Final = tuple(0.1 * 2**power for power in range(10))  # seconds, etcd's
+SYNC_BUCKETS: Final = tuple(0.001 * 2**power for power in range(14))
 SUFFIX: Final = ".snap.db"
 IMAGES: Final = "*.image.db"  # of storage, for other members
+
+
+class Durations:
+    """How long something took each time."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.seconds += seconds
 
 
 @dataclass(slots=True)
@@ -154,6 +172,7 @@ class Snapshots:
         self, loop: asyncio.AbstractEventLoop, driver: Driver, settings: PeerSettings, directory: Path
     ) -> None:
         self.sent = self.send_failures = self.received = 0
+        self.saves, self.syncs = Durations(SAVE_BUCKETS), Durations(SYNC_BUCKETS)
         self._loop = loop
         self._driver = driver
         self._settings = settings
@@ -379,13 +398,17 @@ class Snapshots:
             if other != part:
                 other.unlink()
         way = (hello.to_id, hello.from_id, meta.term)
+        began = time.monotonic()
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         with os.fdopen(descriptor, "r+b", buffering=0) as file, ThreadPoolExecutor(1, "snapshot-sync") as disk:
             self._receive_chunks(frames, file, size, way, part, disk)
+            sync_began = time.monotonic()
             os.fsync(file.fileno())
+            self.syncs.add(time.monotonic() - sync_began)
         whole = self._directory / f"{index:016x}{SUFFIX}"
         part.rename(whole)
         sync_directory(self._directory)
+        self.saves.add(time.monotonic() - began)
         snapshot = raft.SnapshotMeta(index, described.term, membership.conf)
         message = raft.InstallSnapshot(hello.from_id, hello.to_id, meta.term, snapshot)
         done: Future[None] = Future()

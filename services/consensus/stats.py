@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from quorate.consensus.calls import Promotions
 from quorate.consensus.driver import Driver
 from quorate.consensus.healing import Rejoining
 from quorate.consensus.peers import Peers
@@ -34,11 +35,13 @@ class Stats(Collector):
         rejoining: Rejoining,
         rebuilding: Rebuilding,
         round_trips: RoundTrips,
+        promotions: Promotions,
         expiry: Expiry | None = None,
     ) -> None:
         self._rebuilding = rebuilding
         self._round_trips = round_trips
         self._rejoining = rejoining
+        self._promotions = promotions
         self._driver = driver
         self._peers = peers
         self._snapshots = snapshots
@@ -104,6 +107,23 @@ class Stats(Collector):
         yield CounterMetricFamily(
             prefix + "read_indexes_failed", "Chunks of reads that were refused.", value=driver.reads.failed
         )
+        yield CounterMetricFamily(
+            prefix + "slow_read_indexes", "Chunks of reads that were not confirmed in time.", value=driver.reads.late
+        )
+        yield GaugeMetricFamily(
+            prefix + "snapshot_apply_in_progress_total",
+            "Whether storage is taking over an image.",
+            value=driver.stream.is_installing,
+        )
+        yield GaugeMetricFamily(
+            prefix + "learner_promote_successes", "Learners promoted.", value=self._promotions.succeeded
+        )
+        refused = GaugeMetricFamily(
+            prefix + "learner_promote_failures", "Learners that could not be promoted.", labels=["Reason"]
+        )
+        for reason, count in sorted(self._promotions.failed.items()):
+            refused.add_metric([reason], count)
+        yield refused
         server_id = GaugeMetricFamily(prefix + "id", "The member id.", labels=["server_id"])
         server_id.add_metric([f"{driver.member_id:x}"], 1)
         yield server_id
@@ -168,6 +188,13 @@ class Stats(Collector):
             ("snapshot_receive_success", self._snapshots.received),
         ):
             yield CounterMetricFamily(prefix + name, "Snapshots between members.", value=value)
+        for name, text, durations in (
+            ("save_total", "Receiving an image and making it durable.", self._snapshots.saves),
+            ("fsync", "Waiting for the disk at the end of that.", self._snapshots.syncs),
+        ):
+            histogram = HistogramMetricFamily(f"etcd_snap_db_{name}_duration_seconds", text)
+            histogram.add_metric([], _cumulated(durations.bounds, durations.counts), durations.seconds)
+            yield histogram
 
 
 def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

@@ -43,6 +43,7 @@ class StorageStream:
         self.channel = channel
         self.is_open = False  # storage is told entries
         self.lacks_image = False  # what storage has cannot be continued from the log
+        self.is_installing = False  # storage was given an image and has not come back with it
         self.start_index: int | None = None  # where it wants to go on, until the log is committed that far
         self.handed_index = 0  # newest entry in the stream
         self.applied_index = 0
@@ -83,7 +84,7 @@ class StorageStream:
     def met(self, hello: bytes) -> None:
         """Storage is there, for the first time or again."""
         (self.durable_index,) = STORAGE_HELLO.unpack(hello)
-        self.is_open = self.lacks_image = False
+        self.is_open = self.lacks_image = self.is_installing = False
         self.start_index = self.durable_index
         self.resume()
 
@@ -120,6 +121,7 @@ class StorageStream:
         """Storage gets a snapshot's file; its next hello shows that it has it."""
         self.is_open = self.lacks_image = False
         self.start_index = None
+        self.is_installing = True
         self.channel.send(Kind.IMAGE_INSTALL, IMAGE.pack(index, term), path.encode())
 
     def take_image(self) -> bool:

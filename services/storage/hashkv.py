@@ -9,13 +9,16 @@ compacted part when no key is alive; members that compact at different times the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
+from time import perf_counter
 from typing import Final
 
 import google_crc32c
 
 from quorate.storage import schema
+from quorate.storage.buckets import Buckets
 from quorate.storage.records import KEY_TAG, bytes_field, key_value_of
 from quorate.wire.messages import MAIN_SHIFT, SUBS_MAX
 
@@ -23,6 +26,22 @@ _RECORD_KEY: Final = Struct(">QcQ")
 _ROWS: Final = "SELECT id, key, kv FROM history WHERE id < ? ORDER BY id"
 _SUPERSEDED: Final = "SELECT prev FROM history WHERE id < ? AND prev > 0 AND prev < ?"
 _ROWS_AT_ONCE: Final = 500
+
+
+class HashTimes:
+    """How long hashing took, of everything and of a revision."""
+
+    def __init__(self) -> None:
+        self.whole_seconds = Buckets(0.01, 2, 15)
+        self.revision_seconds = Buckets(0.01, 2, 15)
+
+
+def timed(hashing: Callable[[], int], seconds: Buckets) -> int:
+    """The hash; its time is added."""
+    began = perf_counter()
+    value = hashing()
+    seconds.add(perf_counter() - began)
+    return value
 
 
 def hash_kv(path: Path, compact_revision: int, end: int) -> int:

@@ -19,6 +19,7 @@ from math import ceil
 from struct import Struct, unpack_from
 from typing import Final
 
+from quorate.storage.buckets import Buckets
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed
 
@@ -59,6 +60,7 @@ class Lessor:
         self.dirty_leases: set[int] = set()
         self.dirty_keys: set[bytes] = set()
         self.granted = self.revoked = self.renewed = self.expired = 0
+        self.ttls = Buckets(1.0, 2, 24)  # of those granted, in seconds
         self._ttl_min = ttl_min
         self._deadlines: list[tuple[float, int]] = []  # a heap with one item a lease; deadlines in it may be outdated
         self._expiring: dict[int, float] = {}  # proposed to expire, and when
@@ -113,6 +115,7 @@ class Lessor:
         self.dirty_leases.add(lease_id)
         self._renewed += (RENEWED.pack(index, 1), lease_id.to_bytes(8, "little", signed=True))
         self.granted += 1
+        self.ttls.add(ttl)
         return lease
 
     def renew(self, packed_ids: bytes, now: float, index: int) -> list[int]:

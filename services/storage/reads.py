@@ -162,6 +162,7 @@ class Questions:
         self._applier = applier
         self._store = applier.store
         self._headers = applier.headers
+        self.hash_times = hashkv.HashTimes()
         self._operations_max: int | None = None
         self._commands: dict[int, Callable[[bytes], Answer]] = {
             Op.RANGE: self.range,
@@ -340,7 +341,12 @@ class Questions:
         header = self._headers.at(self._store.revision)
         path = self._store.database.path
         end = self._store.main << MAIN_SHIFT
-        return Deferred(Task(0, lambda: header + integer_field(b"\x10", hashkv.hash_kv(path, -1, end))))
+
+        def work() -> bytes:
+            value = hashkv.timed(lambda: hashkv.hash_kv(path, -1, end), self.hash_times.whole_seconds)
+            return header + integer_field(b"\x10", value)
+
+        return Deferred(Task(0, work))
 
     def hash_kv(self, body: bytes) -> Deferred:
         """HashKV of the state at a revision."""
@@ -352,7 +358,9 @@ class Questions:
         path = store.database.path
 
         def work() -> bytes:
-            value = hashkv.hash_kv(path, compact_revision, revision + 1 << MAIN_SHIFT)
+            end = revision + 1 << MAIN_SHIFT
+            seconds = self.hash_times.revision_seconds
+            value = hashkv.timed(lambda: hashkv.hash_kv(path, compact_revision, end), seconds)
             response = rpc_pb2.HashKVResponse(hash=value, compact_revision=compact_revision, hash_revision=revision)
             return header + response.SerializeToString()
 

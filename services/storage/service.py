@@ -357,7 +357,10 @@ class Service:
         if self._stats is None:
             from quorate.storage.stats import Stats  # only where somebody scrapes: it costs memory and start-up time
 
-            self._stats = Stats(self.applier, self.compaction, self.readers, self.vacuum, lambda: self.slow_applies)
+            times = self.questions.hash_times
+            self._stats = Stats(
+                self.applier, self.compaction, self.readers, self.vacuum, times, lambda: self.slow_applies
+            )
         return self._stats.render()
 
     # --- telling -----------------------------------------------------------------------------------------------------
@@ -416,9 +419,11 @@ class Service:
 
     def _report(self, index: int, revision: int, compact_revision: int) -> Task:
         path, member_id = self.state.database.path, self.headers.member_id
+        seconds = self.questions.hash_times.revision_seconds
 
         def work() -> bytes:
-            value = hashkv.hash_kv(path, compact_revision, revision + 1 << MAIN_SHIFT)
+            end = revision + 1 << MAIN_SHIFT
+            value = hashkv.timed(lambda: hashkv.hash_kv(path, compact_revision, end), seconds)
             return REPORT.pack(index, member_id, value)
 
         return Task(max(0, compact_revision), work)

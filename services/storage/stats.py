@@ -13,6 +13,7 @@ from quorate.proto import rpc_pb2
 from quorate.storage.apply import Applier
 from quorate.storage.buckets import Buckets
 from quorate.storage.compaction import Compaction
+from quorate.storage.hashkv import HashTimes
 from quorate.storage.reads import Readers
 from quorate.storage.vacuum import Vacuum
 
@@ -26,12 +27,14 @@ class Stats(Collector):
         compaction: Compaction,
         readers: Readers,
         vacuum: Vacuum,
+        hash_times: HashTimes,
         slow_applies: Callable[[], int] = lambda: 0,
     ) -> None:
         self._applier = applier
         self._compaction = compaction
         self._readers = readers
         self._vacuum = vacuum
+        self._hash_times = hash_times
         self._slow_applies = slow_applies
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -67,6 +70,10 @@ class Stats(Collector):
         for name, count in self._applier.counts.items():
             yield CounterMetricFamily(prefix + name, f"Operations of the kind {name}.", value=count)
 
+        times = self._hash_times
+        yield _histogram(prefix + "hash_duration_seconds", "Hashing everything.", times.whole_seconds)
+        yield _histogram(prefix + "hash_rev_duration_seconds", "Hashing a revision.", times.revision_seconds)
+
     def _debugging(self) -> Iterator[Metric]:
         prefix = "etcd_debugging_mvcc_"
         store = self._applier.store
@@ -94,6 +101,7 @@ class Stats(Collector):
         lessor = applier.lessor
         for name, value in (("granted", lessor.granted), ("revoked", lessor.revoked), ("renewed", lessor.renewed)):
             yield CounterMetricFamily(f"etcd_debugging_lease_{name}", f"Leases {name}.", value=value)
+        yield _histogram("etcd_debugging_lease_ttl_total", "TTL of leases in seconds.", lessor.ttls)
         yield CounterMetricFamily("etcd_debugging_server_lease_expired", "Leases expired.", value=lessor.expired)
         yield GaugeMetricFamily("etcd_debugging_auth_revision", "The auth revision.", value=applier.auth.revision)
         yield GaugeMetricFamily(

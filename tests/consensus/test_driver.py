@@ -143,13 +143,17 @@ def test_figures_are_told_under_etcds_names(tmp_path: Path) -> None:
             settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
             peers = Peers(loop, settings, driver.membership, driver.hear, lambda: None, lambda _c, _h: None)
             snapshots = Snapshots(loop, driver, settings, tmp_path)
-            rejoining = Rejoining(driver, Calls(driver, Rules(strict=True, learners_max=1)))
-            driver.on_stats = Stats(driver, peers, snapshots, rejoining, Rebuilding(driver), RoundTrips(peers)).render
+            calls = Calls(driver, Rules(strict=True, learners_max=1))
+            rejoining, rebuilding = Rejoining(driver, calls), Rebuilding(driver)
+            stats = Stats(driver, peers, snapshots, rejoining, rebuilding, RoundTrips(peers), calls.promotions)
+            driver.on_stats = stats.render
             storage, api = FakeStorage(tmp_path, []), FakeApi(tmp_path)
             with closing(storage, api):
                 for neighbour in (storage, api):
                     neighbour.attach(loop)
                 await until(lambda: api.channel.opened and len(storage.kinds) >= 3)
+                promote = rpc.MemberPromoteRequest(ID=driver.member_id).SerializeToString()
+                calls.perform(ClusterOp.MEMBER_PROMOTE, promote, lambda _outcome: None)
                 api.ask_stats()
                 await until(lambda: api.stats)
             assert (1).to_bytes(8, "little") == api.stats[0][:8]
@@ -159,6 +163,11 @@ def test_figures_are_told_under_etcds_names(tmp_path: Path) -> None:
                 "etcd_server_is_leader 1.0",
                 "etcd_server_is_learner 0.0",
                 'etcd_cluster_version{cluster_version="3.6"} 1.0',
+                "etcd_server_slow_read_indexes_total 0.0",
+                "etcd_server_snapshot_apply_in_progress_total 0.0",
+                "etcd_server_learner_promote_successes 0.0",
+                f'etcd_server_learner_promote_failures{{Reason="{errors.MEMBER_NOT_LEARNER.text}"}} 1.0',
+                'etcd_snap_db_save_total_duration_seconds_bucket{le="0.1"} 0.0',
                 'etcd_server_id{server_id="8e9e05c52164694d"} 1.0',
             ):
                 assert line in text
