@@ -107,7 +107,7 @@ class Channels:
         if tls.skip_verify:
             credentials, named = tls.trusting(endpoint.target)
             return grpc.aio.secure_channel(endpoint.target, credentials, [*arguments, *named])
-        return grpc.aio.secure_channel(endpoint.target, tls.credentials(), arguments)
+        return grpc.aio.secure_channel(endpoint.target, tls.credentials(), [*arguments, *tls.options()])
 
     async def close(self) -> None:
         """Close all channels; calls still running fail."""

@@ -19,17 +19,23 @@ FIRST_CONTACT_S: Final = 5.0
 class TlsFiles:
     """PEM files; without `ca` the system's authorities are trusted, without `cert` and `key` the client is anonymous.
 
-    `skip_verify` trusts whatever certificate the server shows at the first contact. For tests only.
+    `server_name` is what certificates have to be for, in place of the host of the endpoint. `skip_verify` trusts
+    whatever certificate the server shows at the first contact. For tests only.
     """
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
     skip_verify: bool = False
+    server_name: str | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
         """What a channel needs; OSError for a file that cannot be read."""
         return _credentials(_bytes(self.ca) or _system_authorities(), self)
+
+    def options(self) -> Sequence[tuple[str, str]]:
+        """Options of a channel with these credentials."""
+        return [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
 
     def trusting(self, target: str) -> tuple[grpc.ChannelCredentials, Sequence[tuple[str, str]]]:
         """Credentials that trust what `target` (host:port) shows now, and channel options with the name it goes by.

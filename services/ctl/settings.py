@@ -104,10 +104,15 @@ class Settings:
         """The TLS files, None when TLS is wanted only where an endpoint says https."""
         from quorate.client.tls import TlsFiles
 
+        domain = "" if self.insecure_discovery else self.discovery_srv
         files = TlsFiles(
-            self.cacert or None, self.cert or None, self.key or None, skip_verify=self.insecure_skip_tls_verify
+            self.cacert or None,
+            self.cert or None,
+            self.key or None,
+            skip_verify=self.insecure_skip_tls_verify,
+            server_name=domain or None,
         )
-        if self.cacert or self.cert or self.key or not self.insecure_transport:
+        if domain or self.cacert or self.cert or self.key or not self.insecure_transport:
             return files
         named = any(endpoint.startswith("https://") for endpoint in self.endpoints)
         return files if self.insecure_skip_tls_verify and named else None

@@ -54,6 +54,7 @@ class TlsFiles:
     cipher_suites: tuple[str, ...]
     min_version: str
     max_version: str
+    domain: str = ""  # what those dialled have to have a certificate for, in place of the host of their URL
 
     @property
     def enabled(self) -> bool:
@@ -100,6 +101,7 @@ def peer_side(config: Config) -> TlsFiles:
     if config.peer_auto_tls and not cert_file:
         cert_file, key_file = auto_certificate(config, "peer", config.listen_peer_urls)
     return TlsFiles(
+        domain="" if config.peer_trusted_ca_file else config.discovery_srv,  # DNS alone proves nothing
         cert_file=cert_file,
         key_file=key_file,
         client_cert_file=config.peer_client_cert_file,
@@ -358,8 +360,29 @@ def _bare_server_context(files: TlsFiles, alpn: list[str] | None) -> ssl.SSLCont
     return context
 
 
+class _DomainContext(ssl.SSLContext):
+    """A dialling side that asks for, and compares, one name whatever host it dials."""
+
+    domain = ""
+
+    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*arguments, **named | {"server_hostname": self.domain})
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return super().wrap_bio(*arguments, **named | {"server_hostname": self.domain})
+
+
+def _domain_context(domain: str) -> ssl.SSLContext:
+    context = _DomainContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.domain = domain
+    return context
+
+
 def _dial_context(files: TlsFiles, certificate: str, key: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if files.domain and not files.self_made:
+        context: ssl.SSLContext = _domain_context(files.domain)
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _limit(context, files)
     if files.self_made:
         context.check_hostname = False

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from quorate.ctl import quoratectl
 from quorate.node import srv
 from tests.support.cluster import product_cluster, quorate_cluster, wait_until
 from tests.support.names import name_server
+from tests.support.secure import secured_cluster
 
 ETCDCTL = shutil.which("etcdctl")
 PROGRAMS = {
@@ -89,3 +91,21 @@ def test_endpoints_of_commands_come_from_srv_records(
     shown = capsysbinary.readouterr()
     assert shown.out == b"OK\n"
     assert b"error querying DNS SRV records for _etcd-client-blue" in shown.err
+
+
+def test_endpoints_of_srv_records_prove_that_they_belong_to_the_domain_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with secured_cluster(tmp_path, 1) as secured:
+        record = [f"0 0 {secured.cluster.nodes[0].client_port} localhost."]
+        names = {f"_etcd-client-ssl._tcp.{domain}": record for domain in ("localhost", "example.com")}
+        flags = ["--cacert", str(secured.authority.ca_file), "--cert", secured.cert, "--key", secured.key]
+        with name_server(names) as address:
+            monkeypatch.setenv(srv.NAMESERVER_VARIABLE, address)
+            for domain, insecure, is_answered in (
+                ("localhost", "false", True),  # the certificate of the node is for this name
+                ("example.com", "false", False),
+                ("example.com", "true", True),
+            ):
+                words = [*flags, "-d", domain, f"--insecure-discovery={insecure}", "--command-timeout=2s", "get", "a"]
+                assert (quoratectl.run(words) == 0) is is_answered, (domain, insecure)

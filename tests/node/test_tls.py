@@ -271,3 +271,34 @@ def test_both_kinds_of_key_serve(tmp_path: Path, algorithm: str, bits: int) -> N
     certificates.write(issued, tmp_path / "c.pem", tmp_path / "k.pem")
     again = certificates.read(tmp_path / "c.pem", tmp_path / "k.pem")
     assert ["a.example", "::1"] == certificates.hosts_of(again.certificate)
+
+
+DOMAIN = "a.test"
+
+
+def dialling(authority: Authority, trusted_ca_file: str = "") -> ssl.SSLContext:
+    """Of a member that finds the others in the records of the domain."""
+    place = str(authority.directory / "m")
+    config = Config(name="m", data_dir=place, discovery_srv=DOMAIN, peer_trusted_ca_file=trusted_ca_file)
+    return tls.DialContexts(tls.peer_side(config)).context()
+
+
+def serving(authority: Authority, name: str) -> ssl.SSLContext:
+    cert, key, _ = authority.files("one", Subject("one", (name,)), Purpose.SERVER)
+    files = server_files(authority, cert_file=cert, key_file=key, client_cert_auth=False, trusted_ca_file="")
+    return tls.server_context(files)
+
+
+def test_members_found_in_dns_need_a_certificate_for_the_domain_where_the_systems_authorities_are_trusted(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    shake(serving(authority, DOMAIN), dialling(authority), "localhost")
+    with pytest.raises(ssl.SSLCertVerificationError, match=f"not valid for '{DOMAIN}'"):
+        shake(serving(authority, "localhost"), dialling(authority), "localhost")
+
+
+def test_with_a_ca_of_their_own_members_found_in_dns_are_known_by_their_hosts(authority: Authority) -> None:
+    shake(serving(authority, "localhost"), dialling(authority, str(authority.ca_file)), "localhost")
+    with pytest.raises(ssl.SSLCertVerificationError, match="not valid for 'localhost'"):
+        shake(serving(authority, DOMAIN), dialling(authority, str(authority.ca_file)), "localhost")
