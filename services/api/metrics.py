@@ -82,6 +82,7 @@ class Metrics:
             "etcd_server_healthcheck", "Outcome of the last health check.", ("type", "name"), registry=self.registry
         )
         self._gauge("etcd_server_version", "Version of the etcd API.", "server_version").labels(ETCD_VERSION).set(1)
+        Gauge("quorate_api_workers", "Api processes whose counts are in this page.", registry=self.registry).set(1)
         self._fd_used = Gauge("os_fd_used", "Open file descriptors of this process.", registry=self.registry)
         Gauge("os_fd_limit", "Limit of open file descriptors.", registry=self.registry).set(
             resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from quorate.api.calls import CallLimits
+from quorate.api.grpc_connection import HOLD_BYTES
 from quorate.api.http2 import frames
 from quorate.api.http2.limits import Limits
 from quorate.api.listener import open_socket
@@ -397,7 +398,7 @@ def test_port_in_use_is_an_os_error() -> None:
 
 def test_reader_that_never_reads_holds_no_other_up_and_memory_is_bounded() -> None:
     async def scenario() -> None:
-        large = 4_000_000
+        large, asked = 4_000_000, 12
         limits = Limits(message_bytes_max=large + 1_000)
         bounds = CallLimits(request_bytes_max=large + 100)
         async with (
@@ -405,32 +406,36 @@ def test_reader_that_never_reads_holds_no_other_up_and_memory_is_bounded() -> No
             w.channel(max_receive_message_length=-1, max_send_message_length=-1) as channel,
         ):
             await put(channel, b"large", b"v" * large)
-            slow = await greedy_client(w, b"large", calls=40)
+            client, slow = RawClient(), await stranger(w)
+            slow.write(frames.PREFACE + frames.settings({}) + reads(client, b"large", range(asked)))
+            await until(lambda: len(w.fake.seen) == 1 + asked and not w.ring.waiting)
             connection = next(c for c in w.listener.grpc.connections if c.queued_bytes)
-            await until(lambda: connection.queued_bytes > 10 * large)
-            before = len(w.fake.seen)
+            kept = connection.held_bytes
+            assert HOLD_BYTES < connection.queued_bytes <= asked * (large + 1_000)
+            slow.write(reads(client, b"large", range(asked, 2 * asked)))
+            await until(lambda: connection.held_bytes > kept)
             for n in range(50):
                 await put(channel, b"%d" % n, b"")
             assert (await get(channel, b"large")).kvs[0].value == b"v" * large
-            assert len(w.fake.seen) == before + 51
+            assert len(w.fake.seen) == 1 + asked + 51, "what it asked for beyond the bound was not begun"
+            assert connection.held_bytes < kept + large
             slow.close()
             await until(lambda: connection not in w.listener.grpc.connections)
 
     run(scenario)
 
 
-async def greedy_client(w: Worker, key: bytes, calls: int) -> asyncio.StreamWriter:
-    """A client that asks for much, opens its windows wide and never reads."""
-    client = RawClient()
+async def stranger(w: Worker) -> asyncio.StreamWriter:
+    """A connection of somebody who never reads."""
     host, port = w.address.split(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1)
-    body = rpc_pb2.RangeRequest(key=key).SerializeToString()
-    writer.write(frames.PREFACE + frames.settings({}))
-    for n in range(calls):
-        writer.write(client.call(2 * n + 1, body, f"{KV}/Range"))
-    await writer.drain()
-    await until(lambda: any(c.queued_bytes for c in w.listener.grpc.connections))
     return writer
+
+
+def reads(client: RawClient, key: bytes, numbers: range) -> bytes:
+    """The calls of a connection with these numbers, each asking for the key."""
+    body = rpc_pb2.RangeRequest(key=key).SerializeToString()
+    return b"".join(client.call(2 * number + 1, body, f"{KV}/Range") for number in numbers)
 
 
 def test_shutdown_answers_what_is_in_progress_and_refuses_the_rest() -> None:

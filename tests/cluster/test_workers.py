@@ -4,13 +4,14 @@ import json
 import urllib.request
 
 from bench.servers import Node
-from tests.support.cluster import quorate_cluster
+from tests.support.cluster import quorate_cluster, wait_until
 
+WORKERS = 3
 PUTS = 24  # each on a connection of its own, which the kernel gives to one of the workers
 
 
 def test_a_scrape_shows_what_all_workers_have_counted() -> None:
-    with quorate_cluster(1, "--api-workers=3") as cluster:
+    with quorate_cluster(1, f"--api-workers={WORKERS}") as cluster:
         node = cluster.nodes[0]
         before = counted(node)  # the fixture has put a key
         for number in range(PUTS):
@@ -19,11 +20,23 @@ def test_a_scrape_shows_what_all_workers_have_counted() -> None:
 
 
 def counted(node: Node) -> int:
-    name = (
-        'grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"}'
+    """By all workers: a page goes without one that is just being started or answers late, and says so."""
+    page = ""
+
+    def is_whole() -> bool:
+        nonlocal page
+        page = asked(node, "/metrics")
+        return sample(page, "quorate_api_workers") == WORKERS
+
+    wait_until(is_whole, "a page has the figures of all workers")
+    return sample(
+        page,
+        'grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"}',
     )
-    lines = [line for line in asked(node, "/metrics").splitlines() if line.startswith(name)]
-    return sum(int(line.rpartition(" ")[2]) for line in lines)
+
+
+def sample(page: str, name: str) -> int:
+    return sum(int(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(f"{name} "))
 
 
 def asked(node: Node, path: str, body: bytes | None = None) -> str:

@@ -260,8 +260,9 @@ def test_a_bad_certificate_keeps_a_member_out_and_nobody_else(
 def test_plain_text_on_a_tls_port_and_tls_on_a_plain_port_are_named(
     authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
+    wanted = {"tls: first record does not look like a TLS handshake", "a TLS handshake on a port without TLS"}
+
     async def scenario() -> None:
-        loop = asyncio.get_running_loop()
         async with connected(good_files(authority, "one"), PLAIN) as (one, two):
             for number, said in ((1, b"GET /members HTTP/1.1\r\n\r\n"), (2, b"\x16\x03\x01\x02\x00")):
                 port = int(one.peers._membership.members[number].peer_urls[0].rpartition(":")[2])
@@ -271,14 +272,11 @@ def test_plain_text_on_a_tls_port_and_tls_on_a_plain_port_are_named(
                     await reader.read()
                 writer.close()
             await active(two, one)
-            await until(lambda: len(messages_of(caplog, REFUSED)) >= 2)
-            assert loop.is_running()
+            # Beside them comes, at its own time, what member 2 says to a member 1 that it does not trust.
+            await until(lambda: wanted <= set(messages_of(caplog, REFUSED)))
 
     with caplog.at_level(logging.WARNING, "quorate"):
         run(scenario())
-    causes = messages_of(caplog, REFUSED)
-    assert "tls: first record does not look like a TLS handshake" in causes
-    assert "a TLS handshake on a port without TLS" in causes
 
 
 def test_new_certificates_are_shown_without_a_restart(authority: Authority) -> None:
