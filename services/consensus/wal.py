@@ -67,6 +67,7 @@ class Wal:
         self.sync_counts = [0] * (len(SYNC_BUCKETS) + 1)
         self._positions = Positions(Base(0, 0, 0))
         self._segments: dict[int, Segment] = {}
+        self._voided: list[Segment] = []
         self._store = store
         self._lock = lock
         self._seq = 0  # of the segment being written
@@ -117,6 +118,7 @@ class Wal:
             wal._set_sync(fsync)
             wal._read(segment_paths(directory), keep_kinds)
             wal.sync(wal._segments[wal._seq].descriptor)  # the process before may have ended between write and sync
+            wal._drop_voided()
         except BaseException:
             os.close(lock)
             raise
@@ -367,9 +369,18 @@ class Wal:
             self._positions.truncate(index)
 
     def _void_segments(self) -> None:
-        for segment in self._segments.values():
-            self._store.retire(segment)
+        self._voided += self._segments.values()
         self._segments.clear()
+
+    def _drop_voided(self) -> None:
+        """Removes what a later segment has made void: until that one holds a batch, they alone know term and vote."""
+        if not self._voided:
+            return
+        if self._offset == HEADER_BYTES:
+            self.append([], self.hard_state)
+        for segment in self._voided:
+            self._store.retire(segment)
+        self._voided.clear()
 
     def _take(self, header: SegmentHeader, scan: Scan) -> None:
         self._seq = header.seq

@@ -129,6 +129,34 @@ def test_a_crash_before_the_old_segments_are_removed_does_not_revive_them(tmp_pa
     assert not old.exists()
 
 
+def test_term_and_vote_outlive_a_reset_that_was_cut_and_a_disk_that_fails_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment of the reset is there and holds nothing: what it made void is all that knows them."""
+    wal = create(tmp_path)
+    wal.append(entries(1, 3), HardState(3, 5, 3))
+
+    def failing(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    wal.sync = failing
+    with pytest.raises(OSError):
+        wal.reset(1000, 3, HardState(3, 5, 1000))
+    crash(wal)
+    last = segment_paths(tmp_path)[-1]
+    last.write_bytes(last.read_bytes()[:HEADER_BYTES].ljust(SEGMENT_BYTES, b"\0"))  # what a loss of power leaves
+    monkeypatch.setattr(os, "fdatasync", failing)
+    for _ in range(2):
+        with pytest.raises(OSError):
+            Wal.recover(tmp_path, SEGMENT_BYTES)
+    monkeypatch.undo()
+    for _ in range(2):
+        wal = recover(tmp_path)
+        assert (1000, HardState(3, 5, 3)) == (wal.last_index, wal.hard_state)
+        assert [last] == segment_paths(tmp_path)
+        crash(wal)
+
+
 def test_kept_kinds_are_handed_over_after_recovery(tmp_path: Path) -> None:
     wal = create(tmp_path)
     conf = Entry(2, 1, int(EntryKind.CONF), b"first")

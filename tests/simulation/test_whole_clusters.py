@@ -72,3 +72,8 @@ def test_a_damaged_member_comes_back_though_the_others_have_changed_meanwhile() 
 
 def test_a_removed_member_that_forgot_it_in_a_power_cut_leaves() -> None:
     assert "" == run(draw(30144)).violation
+
+
+def test_a_vote_outlives_a_snapshot_that_a_failing_disk_cut_short() -> None:
+    """The log was begun anew behind the snapshot, and the old one was removed before the new one knew term and vote."""
+    assert "" == run(draw(32127)).violation
