@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from quorate.storage.settings import lease_ttl_min
 from tests.checking.checker import check
 from tests.checking.history import Fate
 from tests.checking.leases import check_leases, check_locks
@@ -105,12 +106,14 @@ def _live(cluster: SimCluster, plan: Plan, histories: Histories, watched: list[W
     for watcher in watchers:
         watcher.resume()
 
-    rest = (2 * plan.lease_ttl + 10) * SECOND  # until the last lease has ended
+    # Until the last lease has ended: a leader that was elected only now has given all of them their whole time again.
+    ttl = max(plan.lease_ttl, lease_ttl_min(plan.knobs["election_ms"]))
+    rested_at = max(calm_at + (2 * plan.lease_ttl + 10) * SECOND, world.now + (ttl + 5) * SECOND)
 
     def is_quiet() -> bool:
-        return world.now > calm_at + rest and cluster.has_converged() and not _behind(watchers)
+        return world.now > rested_at and cluster.has_converged() and not _behind(watchers)
 
-    demand(world.run(world.now + patience + rest, is_quiet), f"still behind: {_behind(watchers)}")
+    demand(world.run(rested_at + patience, is_quiet), f"still behind: {_behind(watchers)}")
     for watcher in watchers:
         watcher.finish()
     cluster.check_replicas()
