@@ -181,7 +181,7 @@ class Snapshots:
         self._targets: set[int] = set()  # wait for an image
         self._streaming: dict[int, int] = {}  # member: index of the image on its way
         self._known: frozenset[int] = frozenset()  # members
-        self._asked_of = 0  # incarnation of the storage that was asked for an image
+        self._asked_of = 0  # incarnation of the storage that was asked for an image; 0: none
         self._receiving = threading.Lock()
         self._closed = False
         for leftover in directory.glob("*.part"):
@@ -270,7 +270,7 @@ class Snapshots:
         return image if image.index >= self._driver.core.first_index - 1 else None
 
     def _ask(self) -> None:
-        if self._asked_of == self._driver.stream.incarnation:
+        if self._asked_of and self._asked_of == self._driver.stream.incarnation:
             return
         if self._driver.stream.take_image():
             self._driver.schedule()

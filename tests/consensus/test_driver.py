@@ -23,7 +23,7 @@ from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.consensus.rebuilding import Rebuilding
 from quorate.consensus.round_trips import RoundTrips
-from quorate.consensus.snapshots import SUFFIX, Image, Snapshots
+from quorate.consensus.snapshots import RETRY_S, SUFFIX, Image, Snapshots
 from quorate.consensus.stats import Stats
 from quorate.node.config import Config
 from quorate.proto import rpc_pb2 as rpc
@@ -207,6 +207,23 @@ def test_an_image_at_the_index_of_the_one_before_is_not_dropped_with_it(tmp_path
             path.unlink()
             snapshots.image_taken(1, 1, str(path))  # gone meanwhile: it is asked for again
             assert not driver.failure.done()
+
+    run(scenario())
+
+
+def test_a_member_that_needs_an_image_before_storage_is_there_is_looked_after_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            loop = asyncio.get_running_loop()
+            settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
+            snapshots = Snapshots(loop, driver, settings, tmp_path)
+            later: list[tuple[object, ...]] = []
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, "call_later", lambda *call: later.append(call))
+                snapshots.send(5)
+            assert [(RETRY_S, snapshots._report, 5, False, 0)] == later
 
     run(scenario())
 

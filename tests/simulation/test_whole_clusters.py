@@ -77,3 +77,7 @@ def test_a_removed_member_that_forgot_it_in_a_power_cut_leaves() -> None:
 def test_a_vote_outlives_a_snapshot_that_a_failing_disk_cut_short() -> None:
     """The log was begun anew behind the snapshot, and the old one was removed before the new one knew term and vote."""
     assert "" == run(draw(32127)).violation
+
+
+def test_a_member_gets_its_image_when_the_leader_was_asked_before_its_storage_was_there() -> None:
+    assert "" == run(draw(31826)).violation
