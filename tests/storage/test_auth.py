@@ -131,6 +131,7 @@ def test_only_root_manages(store: AuthStore) -> None:
     fails(errors.USER_NOT_FOUND, lambda: add_user(store, "eve", at(store, "nobody")))
     fails(errors.PERMISSION_DENIED, lambda: store.users(at(store, "alice")))
     fails(errors.PERMISSION_DENIED, lambda: store.status(at(store, "alice")))
+    assert "eve" not in store.users(at(store, "root")).users
 
 
 def test_a_user_sees_itself_and_its_roles_only(store: AuthStore) -> None:

@@ -159,7 +159,9 @@ def test_a_lease_is_closed_to_whoever_may_not_write_all_its_keys(member: Guarded
     fails(errors.PERMISSION_DENIED, lambda: member.question(member.identity("alice"), Op.LEASE_LEASES, b""))
     member.do("root", Op.PUT, rpc_pb2.PutRequest(key=b"z"))
     member.do("alice", Op.PUT, attach)
+    assert 5 in member.state.lessor.leases
     member.do("alice", Op.LEASE_REVOKE, rpc_pb2.LeaseRevokeRequest(ID=5))
+    assert 5 not in member.state.lessor.leases
 
 
 def test_only_storage_itself_ends_overdue_leases(member: Guarded) -> None:

@@ -81,6 +81,7 @@ def test_a_grant_is_refused_for_a_known_id_and_for_too_long_a_time(member: Membe
     grant(member, 7, 10)
     fails_with(errors.LEASE_EXIST, grant, member, 7, 10)
     fails_with(errors.LEASE_TTL_TOO_LARGE, grant, member, 8, TTL_MAX + 1)
+    assert [7] == list(member.state.lessor.leases)
 
 
 def test_a_negative_id_is_a_lease_like_any_other(member: Member) -> None:
