@@ -145,6 +145,9 @@ class SimCluster:
                 return False
         return driver.core.conf_state.members() <= present
 
+    def has_leases(self) -> bool:
+        return any(node.has_leases() for node in self.members())
+
     def check_replicas(self) -> None:
         """All members hold the same, byte for byte."""
         first: tuple[object, ...] | None = None

@@ -496,6 +496,10 @@ class SimNode:
                 self.founders = {node.name: node.number for node in members}
                 self.configure()
 
+    def has_leases(self) -> bool:
+        state = self.storage.state
+        return state is not None and bool(state.lessor.leases)
+
     def as_members(self) -> tuple[int, list[Member]]:
         """What it tells a node that wants to join or to found."""
         driver = self.consensus.driver

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from quorate.storage.settings import lease_ttl_min
 from tests.checking.checker import check
 from tests.checking.history import Fate
 from tests.checking.leases import check_leases, check_locks
@@ -106,14 +105,14 @@ def _live(cluster: SimCluster, plan: Plan, histories: Histories, watched: list[W
     for watcher in watchers:
         watcher.resume()
 
-    # Until the last lease has ended: a leader that was elected only now has given all of them their whole time again.
-    ttl = max(plan.lease_ttl, lease_ttl_min(plan.knobs["election_ms"]))
-    rested_at = max(calm_at + (2 * plan.lease_ttl + 10) * SECOND, world.now + (ttl + 5) * SECOND)
+    rested_at = calm_at + (2 * plan.lease_ttl + 10) * SECOND
 
     def is_quiet() -> bool:
         return world.now > rested_at and cluster.has_converged() and not _behind(watchers)
 
-    demand(world.run(rested_at + patience, is_quiet), f"still behind: {_behind(watchers)}")
+    # Until the last lease has ended: a leader that is elected only now gives all of them their whole time again.
+    world.run(world.now + patience + rested_at - calm_at, lambda: is_quiet() and not cluster.has_leases())
+    demand(is_quiet(), f"still behind: {_behind(watchers)}")
     for watcher in watchers:
         watcher.finish()
     cluster.check_replicas()
@@ -169,7 +168,7 @@ def judge(cluster: SimCluster, histories: Histories, watched: list[Watching]) ->
         if model.at(key, model.last_revision)[1]:
             found.append(f"{key!r} is still there, though every lease has ended")
     for node in cluster.members():
-        if node.storage.state is not None and node.storage.state.lessor.leases:
+        if node.has_leases():
             found.append(f"{node.name} still has leases whose time is long over")
     if found:
         raise Violation(f"{len(found)} violations: " + "; ".join(found[:5]))
