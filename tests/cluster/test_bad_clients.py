@@ -246,11 +246,15 @@ def test_a_call_of_a_client_that_closes_its_half_is_executed(node: Node, bystand
 
 
 def test_a_client_that_leaves_within_a_request_leaves_nothing(node: Node, bystander: Caller) -> None:
+    everything = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")
+    before = bystander.unary("KV/Range", everything)
     for _ in range(50):
         with connected(node) as connection:
             connection.sendall(call_frames(b"/etcdserverpb.KV/Put", b"\x0a" * 10_000, end=False))
     pid = service_pids(node, "api")[0]
     wait_until(lambda: open_sockets(pid, node) <= 3, "the connections are closed")
+    after = bystander.unary("KV/Range", everything)
+    assert (after.header.revision, after.kvs) == (before.header.revision, before.kvs)
 
 
 def open_sockets(pid: int, node: Node) -> int:
