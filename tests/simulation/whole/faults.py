@@ -446,7 +446,7 @@ def change_members(attack: Attack, leaving: SimNode | None, is_learner: bool) ->
                     join(member.id)
                     return
         if tries:
-            cluster.world.after(SECOND // 2, look, tries - 1)
+            cluster.world.after(SECOND // 2, look, tries - (leader is not None))  # without one it may yet be proposed
         else:
             finished()
 
