@@ -91,7 +91,11 @@ class ConsensusHost:
     def turn_away(self, number: int) -> None:
         """A peer refuses to talk to a member that was removed; it may be here under another id by now."""
         if self.process.is_up and number == self.node.member_id:
-            self.process.at(self.process.world.now, self._removed)
+            self.process.at(self.process.world.now, self._turned_away, number)
+
+    def _turned_away(self, number: int) -> None:
+        if number == self.node.member_id:  # the process may have begun with another id meanwhile
+            self._removed()
 
     @property
     def has_healed(self) -> bool:
