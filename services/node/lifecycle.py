@@ -19,6 +19,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -96,7 +97,11 @@ def on_stop(callback: Callable[[], None]) -> None:
     """
 
     def asked(number: int, _frame: object) -> None:
-        logs.named().info("received signal; shutting down", signal=signal.Signals(number).name)
+        name = signal.Signals(number).name
+        # In a thread: the signal may have come in the middle of a line, and the stream cannot be entered twice.
+        threading.Thread(
+            target=logs.named().info, args=("received signal; shutting down",), kwargs={"signal": name}
+        ).start()
         callback()
 
     signal.signal(signal.SIGTERM, asked)

@@ -1,5 +1,8 @@
 """Which errors are the operator's, and the words to the init system."""
 
+import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from quorate.node import lifecycle
+from quorate.node import lifecycle, logs
 from quorate.node.check import health
 from quorate.node.lifecycle import OperatorError
 from quorate.node.places import FATAL_FILE
@@ -75,3 +78,38 @@ def test_memory_is_locked_or_the_log_says_why_not() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert int(ran.stdout) > 0 or "cannot lock memory (--memory-mlock)" in ran.stderr
+
+
+def test_a_signal_in_the_middle_of_a_line_is_told_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    told = threading.Event()
+
+    class Handler(logging.Handler):
+        """A line takes its time, and cannot be begun within another."""
+
+        is_writing = False
+
+        def emit(self, record: logging.LogRecord) -> None:
+            assert not self.is_writing, "reentrant"
+            self.is_writing = True
+            if not lines:
+                os.kill(os.getpid(), signal.SIGTERM)
+            lines.append(record.getMessage())
+            self.is_writing = False
+            if len(lines) == 2:
+                told.set()
+
+    stopped: list[bool] = []
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    handler, logger = Handler(), logging.getLogger("quorate")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.addHandler(handler)
+    try:
+        lifecycle.on_stop(lambda: stopped.append(True))
+        logs.named().info("a line")
+        assert told.wait(10)
+    finally:
+        logger.removeHandler(handler)
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert (lines, stopped) == (["a line", "received signal; shutting down"], [True])
