@@ -33,6 +33,8 @@ BITS_MAX: Final = 20
 def turn_bits_of_log(member: Path, dice: random.Random) -> str:
     """One in each of some segments, within what was written."""
     segments = _segments(member)
+    if not segments:
+        raise NotNow
     chosen = dice.sample(segments, dice.randrange(1, min(3, len(segments)) + 1))
     for path in chosen:
         _turn(path, dice.randrange(8 * max(LOG_HEADER_BYTES, len(path.read_bytes().rstrip(b"\0")))))
@@ -54,20 +56,23 @@ def lose_segment(member: Path, dice: random.Random) -> str:
 
 
 def lose_membership(member: Path, dice: random.Random) -> str:
-    for path in sorted((member / "wal").glob("meta.*")):
+    copies = sorted((member / "wal").glob("meta.*"))
+    if not copies:
+        raise NotNow
+    for path in copies:
         _turn(path, dice.randrange(8 * path.stat().st_size))
     return "a bit of each copy of the membership"
 
 
 def turn_bits_of_database(member: Path, dice: random.Random) -> str:
-    path, bits = member / "snap" / "db", dice.randrange(1, BITS_MAX)
+    path, bits = _database(member), dice.randrange(1, BITS_MAX)
     for _ in range(bits):
         _turn(path, dice.randrange(8 * path.stat().st_size))
     return f"{bits} bits of the database"
 
 
 def cut_database(member: Path, dice: random.Random) -> str:
-    path = member / "snap" / "db"
+    path = _database(member)
     size = dice.randrange(path.stat().st_size)
     os.truncate(path, size)
     return f"the database cut to {size} bytes"
@@ -168,6 +173,14 @@ async def _is_healed(field: Battlefield, node: Member) -> bool:
 
 def _segments(member: Path) -> list[Path]:
     return sorted((member / "wal").glob("*-*.wal"))
+
+
+def _database(member: Path) -> Path:
+    """The file; a member that has just begun has none yet."""
+    path = member / "snap" / "db"
+    if not path.exists() or not path.stat().st_size:
+        raise NotNow
+    return path
 
 
 def _turn(path: Path, bit: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -184,6 +185,9 @@ async def _one(ground: Battlefield, fault: Fault, dice: random.Random, seconds: 
             if loop.time() >= until:
                 return False
             await asyncio.sleep(LOOK_AGAIN_S)
+        except Exception:  # the other faults go on, and what was done up to now is kept with the finding
+            ground.finding(f"the fault {fault.name!r} failed on its own:\n{traceback.format_exc()}")
+            return False
         else:
             return True
 

@@ -74,3 +74,9 @@ def test_damage_to_the_database_leaves_the_log_alone(member: Path, damage: of_da
     damage(member, random.Random(1))
     after = contents(member)
     assert ["snap/db"] == [name for name in before if before[name] != after[name]]
+
+
+@pytest.mark.parametrize("name", of_damage.DAMAGES)
+def test_a_member_that_has_just_begun_has_nothing_to_damage(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotNow):
+        of_damage.DAMAGES[name](tmp_path, random.Random(1))
