@@ -73,12 +73,15 @@ TRIO: Final = [
 
 def start(nodes: list[Local], *flags: str) -> int:
     """Start what is not running and wait until all are healthy; the exit status."""
+    if others := [node.name for node in (SINGLE, *TRIO) if node not in nodes and runs(node)]:
+        print(f"{', '.join(others)} is running on the same ports; stop it with: make down", file=sys.stderr)
+        return 1
     LOGS.mkdir(exist_ok=True)
     started = {node: launch(node, *flags) for node in nodes if not runs(node)}
     deadline = time.monotonic() + READY_S_MAX
     for node in nodes:
         process = started.get(node)
-        while not health(f"{node.client_url}/health")[0]:
+        while not (runs(node) and health(f"{node.client_url}/health")[0]):  # somebody else may answer on the port
             if process is not None and process.poll() is not None:
                 lines = node.log.read_text().splitlines()
                 print(f"{node.name} did not start; the end of {node.log}:", *lines[-5:], sep="\n", file=sys.stderr)

@@ -1,10 +1,11 @@
 """What deploy/ has for systemd and Kubernetes is what these take, and the flags that kubeadm gives are taken here."""
 
+import importlib.util
 import re
-import runpy
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,53 @@ def test_the_unit_is_what_systemd_takes(tmp_path: Path) -> None:
     assert re.search(r"^Type=notify$", unit, re.MULTILINE)
 
 
+def test_a_node_is_not_begun_beside_one_on_its_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = load_local()
+    other = local.Local("other", tmp_path, 1, 2)
+    monkeypatch.setattr(local, "SINGLE", other)
+    monkeypatch.setattr(local, "LOGS", tmp_path / "logs")
+    other.socket.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as supervisor:
+        supervisor.bind(str(other.socket))
+        supervisor.listen()
+        assert local.start(local.TRIO) == 1
+    assert capsys.readouterr().err == "other is running on the same ports; stop it with: make down\n"
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_node_that_ends_has_not_started_even_when_somebody_answers_on_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = load_local()
+    node = local.Local("node", tmp_path, 1, 2)
+    monkeypatch.setattr(local, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(local, "health", lambda _address: (True, ""))
+    monkeypatch.setattr(local, "launch", lambda _node: subprocess.Popen("false"))
+    (tmp_path / "logs").mkdir()
+    node.log.write_text("cannot listen\n")
+    assert local.start([node]) == 1
+    assert "node did not start" in capsys.readouterr().err
+
+
+def load_local() -> Any:
+    specification = importlib.util.spec_from_file_location("local", ROOT / "deploy" / "local.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["local"] = module  # where dataclasses look themselves up
+    specification.loader.exec_module(module)
+    return module
+
+
 def test_a_node_whose_supervisor_was_killed_does_not_count_as_running(tmp_path: Path) -> None:
-    local = runpy.run_path(str(ROOT / "deploy" / "local.py"))
-    node = local["Local"]("node", tmp_path, 1, 2)
+    local = load_local()
+    node = local.Local("node", tmp_path, 1, 2)
     node.socket.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as supervisor:
         supervisor.bind(str(node.socket))
         supervisor.listen()
-        assert local["runs"](node)
+        assert local.runs(node)
     assert node.socket.exists()
-    assert not local["runs"](node)
+    assert not local.runs(node)

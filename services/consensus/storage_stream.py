@@ -100,7 +100,8 @@ class StorageStream:
             if core.role is Role.LEADER and start > core.last_index:
                 raise OperatorError(
                     f"the database is at log index {start} and the log ends at {core.last_index}: "
-                    "the log was replaced or lost"
+                    "the log was replaced or lost; put it back (--wal-dir), or make a data directory of the database "
+                    "with `quorateutl snapshot restore member/snap/db --skip-hash-check --data-dir DIRECTORY`"
                 )
             return  # what storage has was committed; this member only has to learn of it again
         self.start_index = None

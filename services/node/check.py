@@ -25,9 +25,11 @@ def main() -> None:
     parser.add_argument("--cert", metavar="FILE", help="certificate to show")
     parser.add_argument("--key", metavar="FILE", help="its key")
     options = parser.parse_args()
-    context = ssl.create_default_context(cafile=options.cacert) if options.cacert else None
-    if context is not None and options.cert:
-        context.load_cert_chain(options.cert, options.key)
+    try:
+        context = tls_context(options.cacert, options.cert, options.key)
+    except ValueError as error:
+        print(f"the files for TLS cannot be used: {error}", file=sys.stderr)
+        sys.exit(1)
     address = options.url.rstrip("/") + "/health" + ("?serializable=true" if options.serializable else "")
     deadline = time.monotonic() + options.wait
     healthy, answer = health(address, context)
@@ -36,6 +38,22 @@ def main() -> None:
         healthy, answer = health(address, context)
     print(answer, file=sys.stdout if healthy else sys.stderr)
     sys.exit(0 if healthy else 1)
+
+
+def tls_context(cacert: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    """What the files are for, None when there are none; ValueError with the name of one that is not right."""
+    if not cacert and not cert:
+        return None
+    context = ssl.create_default_context()
+    path = cacert
+    try:
+        if cacert:
+            context.load_verify_locations(cacert)
+        if path := cert:
+            context.load_cert_chain(path, key, "")  # nobody is there to be asked for a passphrase
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    return context
 
 
 def health(address: str, context: ssl.SSLContext | None = None) -> tuple[bool, str]:

@@ -289,6 +289,7 @@ def duration_text(milliseconds: int) -> str:
     return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{seconds}s"
 
 
+PORT_MAX: Final = 65535
 _URL: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#]*)(?P<path>[^?#]*)", re.IGNORECASE)
 _HOST_PORT: Final = re.compile(r"(\[[0-9a-fA-F:.%\w]+\]|[^:\[\]]*):(\d*)")
 
@@ -308,6 +309,8 @@ def read_urls(text: str, *, may_be_empty: bool = True) -> list[str]:
             raise ValueError(f'URL address does not have the form "host:port": {url}')
         if match["path"]:
             raise ValueError(f"URL must not contain a path: {url}")
+        if port_of(url) > PORT_MAX:
+            raise ValueError(f"port of a URL must be at most {PORT_MAX}: {url}")
     return sorted(set(urls))
 
 

@@ -64,10 +64,14 @@ def main() -> None:
             run_directory.leave(config.run_path, lock)
             raise
     except OperatorError as error:
-        logs.named().fatal(str(error))
-        sys.stderr.write(f"quorate: {error}\n")
-        sys.exit(EXIT_ERROR)
+        _refuse(str(error))
     _become_supervisor(config, lock)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    logs.named().fatal(sentence)
+    sys.stderr.write(f"quorate: {sentence}\n")
+    sys.exit(EXIT_ERROR)
 
 
 def release() -> str:
@@ -113,7 +117,10 @@ def _settings(line: flags.CommandLine) -> Config:
     except validation.Invalid as error:
         log.warn("failed to verify flags", error=str(error))
         sys.exit(EXIT_ERROR)
-    logs.start(config, "node")
+    try:
+        logs.start(config, "node")
+    except OSError as error:
+        _refuse(logs.unwritable(error.filename, error))
     log.info("starting", args=flags.shown_arguments(sys.argv), version=release())
     for note in found.notes:
         getattr(log, note.level)(note.message, **note.fields)
@@ -161,6 +168,11 @@ def is_etcds_database(path: Path) -> bool:
 def _prepare_run_directory(config: Config) -> int:
     """Own the run directory until the node ends, and link it into the data directory; the descriptor of the lock."""
     run_path = config.run_path
+    if len(os.fsencode(run_path)) > run_directory.BYTES_MAX:
+        raise OperatorError(
+            f"{run_path} is too long a name for the directory of sockets; "
+            f"name one of at most {run_directory.BYTES_MAX} bytes with --run-dir"
+        )
 
     def check(found: os.stat_result) -> None:
         if found.st_uid != os.getuid():

@@ -97,11 +97,11 @@ def on_stop(callback: Callable[[], None]) -> None:
     """
 
     def asked(number: int, _frame: object) -> None:
-        name = signal.Signals(number).name
+        def tell() -> None:
+            logs.named().info("received signal; shutting down", signal=signal.Signals(number).name)
+
         # In a thread: the signal may have come in the middle of a line, and the stream cannot be entered twice.
-        threading.Thread(
-            target=logs.named().info, args=("received signal; shutting down",), kwargs={"signal": name}
-        ).start()
+        threading.Thread(target=tell).start()
         callback()
 
     signal.signal(signal.SIGTERM, asked)

@@ -11,6 +11,7 @@ tail`. Nothing is logged per request.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gzip
 import json
@@ -70,6 +71,7 @@ STREAMS: Final = ("default", "stderr", "stdout", "systemd/journal")  # outputs t
 
 NODE: Final = "node"  # the service whose standard streams are the node's own
 COMPRESSED: Final = ".gz"
+ROTATION_MEGABYTES_DEFAULT: Final = 100  # in place of a maxsize of 0, as etcd's library for it has it
 SAMPLE_FIRST: Final = 100  # equal lines written in full each second; zap's production setting, as etcd uses it
 SAMPLE_THEREAFTER: Final = 100  # then one of so many
 
@@ -187,22 +189,48 @@ class ConsoleFormatter(logging.Formatter):
 class SharedFile(WatchedFileHandler):
     """A log file that all processes of the node append to, rotated by whichever finds it full.
 
-    `bytes_max` 0 means no rotation. Old files are named with the time, as etcd's are, and end in .gz with `compress`.
+    `bytes_max` 0 means no rotation. Old files are named with the time, UTC or `local_time`, as etcd's are, and end in
+    .gz with `compress`. Lines that cannot be written are lost, which stderr is told once until the next that can.
     """
 
     def __init__(
-        self, path: str, bytes_max: int = 0, backups_max: int = 0, age_days_max: int = 0, compress: bool = False
+        self,
+        path: str,
+        bytes_max: int = 0,
+        backups_max: int = 0,
+        age_days_max: int = 0,
+        compress: bool = False,
+        local_time: bool = False,
     ) -> None:
         super().__init__(path, encoding="utf-8", delay=False)
         self._bytes_max = bytes_max
         self._backups_max = backups_max
         self._age_days_max = age_days_max
         self._compress = compress
+        self._timezone = None if local_time else UTC
+        self._failed = self._told = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._bytes_max and self.stream and self.stream.tell() >= self._bytes_max:
-            self._rotate()
-        super().emit(record)
+        self._failed = False
+        try:
+            if self._bytes_max and self.stream and self.stream.tell() >= self._bytes_max:
+                self._rotate()
+            super().emit(record)
+        except OSError:  # of a file that cannot be opened again; one of a write is handled already
+            self.handleError(record)
+        self._told = self._told and self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._failed = True
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"quorate: {unwritable(self.baseFilename, error)}\n")
+                sys.stderr.flush()
 
     def _rotate(self) -> None:
         path = Path(self.baseFilename)
@@ -211,7 +239,7 @@ class SharedFile(WatchedFileHandler):
         fcntl.flock(stream, fcntl.LOCK_EX)
         mine = os.fstat(stream.fileno())
         if path.exists() and path.stat().st_ino == mine.st_ino:
-            moment = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
+            moment = datetime.now(self._timezone).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
             old = path.with_name(f"{path.stem}-{moment}{path.suffix}")
             path.rename(old)
             if self._compress:
@@ -242,15 +270,21 @@ def compress(path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
+def unwritable(path: str | os.PathLike[str], error: OSError) -> str:
+    """One sentence about a log file."""
+    return f"cannot write to {path} (--log-outputs): {(error.strerror or str(error)).lower()}"
+
+
 def start(config: Config, service: str, outlets: Mapping[int, Stream] | None = None) -> None:
     """Send this process's log where `config` says, through `outlets` in place of the standard streams if there are
-    some; call once, before the first line."""
+    some; call once, before the first line. OSError for a file that cannot be opened, with its name."""
     logging.addLevelName(DPANIC, "DPANIC")
     logging.addLevelName(PANIC, "PANIC")
     formatter = ConsoleFormatter() if config.log_format == "console" else JsonFormatter(service)
     root = logging.getLogger()
+    handlers = _handlers(config, service, outlets or {1: sys.stdout, 2: sys.stderr})
     root.handlers.clear()
-    for handler in _handlers(config, service, outlets or {1: sys.stdout, 2: sys.stderr}):
+    for handler in handlers:
         handler.setFormatter(formatter)
         handler.addFilter(Sampler())
         root.addHandler(handler)
@@ -272,10 +306,12 @@ def _handlers(config: Config, service: str, outlets: Mapping[int, Stream]) -> li
         handlers += [logging.StreamHandler(outlets[number]) for number in wanted]
     elif wanted:  # what a service says there, the supervisor passes on
         handlers.append(logging.StreamHandler(sys.stderr))
-    rotation = json.loads(config.log_rotation_config_json) if config.enable_log_rotation else {}
-    bytes_max = rotation.get("maxsize", 0) * 1024 * 1024
-    backups, days, packed = (rotation.get(name, 0) for name in ("maxbackups", "maxage", "compress"))
+    rotates = config.enable_log_rotation
+    rotation = json.loads(config.log_rotation_config_json) if rotates else {}
+    bytes_max = (rotation.get("maxsize") or ROTATION_MEGABYTES_DEFAULT) * 1024 * 1024
+    backups, days = (rotation.get(name) or 0 for name in ("maxbackups", "maxage"))
+    packed, local = (bool(rotation.get(name)) for name in ("compress", "localtime"))
     for path in config.log_outputs:
         if path not in STREAMS:
-            handlers.append(SharedFile(path, bytes_max, backups, days, bool(packed)))
+            handlers.append(SharedFile(path, bytes_max if rotates else 0, backups, days, packed, local))
     return handlers

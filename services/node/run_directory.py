@@ -19,6 +19,7 @@ from typing import Final
 
 from quorate.node.places import LOCK_FILE
 
+BYTES_MAX: Final = 107 - len("/supervisor.sock.4194304")  # of its name: a socket's may have 107; 4194304 is a pid
 _DERIVED: Final = re.compile(r"quorate-\d+-[0-9a-f]{12}")
 _PARTS: Final = "watch|storage|consensus|api"
 _OURS: Final = re.compile(

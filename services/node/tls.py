@@ -254,16 +254,17 @@ def check_settings(config: Config) -> None:
     if config.peer_cert_allowed_cn and config.peer_cert_allowed_hostname:
         raise ValueError("AllowedCNs and AllowedHostnames are mutually exclusive")
     peer, client = peer_side(config), client_side(config)
-    for urls, files in ((config.listen_peer_urls, peer), (config.listen_client_urls, client)):
-        _check_files(files)
+    for urls, files, side in ((config.listen_peer_urls, peer, "peer"), (config.listen_client_urls, client, "client")):
+        _check_files(files, side)
         encrypted = [url for url in urls if flags.is_encrypted(url)]
         if encrypted and not files.enabled:
             address = encrypted[0].partition("://")[2]
             raise ValueError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
 
 
-def _check_files(files: TlsFiles) -> None:
+def _check_files(files: TlsFiles, side: str) -> None:
     """Every named file can be read and is what it should be."""
+    prefix = "peer-" if side == "peer" else ""
     for cert_file, key_file in ((files.cert_file, files.key_file), (files.client_cert_file, files.client_key_file)):
         if bool(cert_file) != bool(key_file):
             raise ValueError(f"KeyFile and CertFile must both be present[key: {key_file}, cert: {cert_file}]")
@@ -276,24 +277,51 @@ def _check_files(files: TlsFiles) -> None:
     if files.crl_file:
         from quorate.node import certificates
 
-        _of_file(files.crl_file, certificates.revoked_serials, Path(files.crl_file))
+        try:
+            certificates.revoked_serials(Path(files.crl_file))
+        except ValueError:
+            sentence = "is not a list of revoked certificates in PEM or DER"
+            raise ValueError(f"{files.crl_file} (--{side}-crl-file) {sentence}") from None
     if files.trusted_ca_file:
-        _of_file(
-            files.trusted_ca_file, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations, files.trusted_ca_file
-        )
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(files.trusted_ca_file)
+        except OSError:  # an ssl.SSLError is one
+            sentence = "holds no certificate of an authority in PEM"
+            raise ValueError(f"{files.trusted_ca_file} (--{prefix}trusted-ca-file) {sentence}") from None
     if files.enabled:
-        _of_file(files.cert_file, _bare_server_context, files, None)
-        _of_file(files.client_cert_file or files.cert_file, DialContexts(files).context)
+        _check_pair(files.cert_file, files.key_file, prefix)
+    if files.enabled and files.client_cert_file:
+        _check_pair(files.client_cert_file, files.client_key_file, f"{prefix}client-")
 
 
-def _of_file(path: str, make: Callable[..., object], *arguments: object) -> None:
+def _check_pair(cert_file: str, key_file: str, prefix: str) -> None:
+    """A certificate and its key can be shown; else a sentence that names the one of them to look at."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        make(*arguments)
-    except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
-        reason = str(getattr(error, "reason", None) or error)
-        if "PEM lib" in reason:
-            reason = "this or its key is not what it should be in PEM"
-        raise ValueError(f"{path}: {reason.lower().replace('_', ' ')}") from error
+        context.load_cert_chain(cert_file, key_file, _no_passphrase)
+    except Locked:
+        raise ValueError(f"{key_file} (--{prefix}key-file) is locked with a passphrase; take that off it") from None
+    except OSError as error:
+        shown = f"{cert_file} (--{prefix}cert-file)"
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"{key_file} (--{prefix}key-file) is not the key of {shown}") from None
+        if getattr(error, "reason", None):
+            raise ValueError(f"{shown} cannot be used: {explain(error)}") from None
+        from quorate.node import certificates
+
+        try:
+            certificates.load(Path(cert_file).read_bytes())
+        except ValueError:
+            raise ValueError(f"{shown} holds no certificate in PEM") from None
+        raise ValueError(f"{key_file} (--{prefix}key-file) holds no private key in PEM") from None
+
+
+class Locked(ValueError):  # noqa: N818 - it names the finding
+    """A private key asks for a passphrase, which nobody can be asked for."""
+
+
+def _no_passphrase() -> str:
+    raise Locked("the private key is locked with a passphrase")
 
 
 def _check_address(names: list[str], address: str) -> None:
@@ -345,7 +373,7 @@ def _same_address(left: str, right: str) -> bool:
 def _bare_server_context(files: TlsFiles, alpn: list[str] | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _limit(context, files)
-    context.load_cert_chain(files.cert_file, files.key_file)
+    context.load_cert_chain(files.cert_file, files.key_file, _no_passphrase)
     if files.demands_certificate:
         context.verify_mode = ssl.CERT_REQUIRED
         if files.trusted_ca_file:
@@ -392,7 +420,7 @@ def _dial_context(files: TlsFiles, certificate: str, key: str) -> ssl.SSLContext
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if certificate and key:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, _no_passphrase)
     return context
 
 

@@ -73,10 +73,24 @@ def _logging(config: Config) -> None:
     if config.enable_log_rotation:
         if sum(output not in STREAMS for output in config.log_outputs) != 1:
             raise Invalid("--log-outputs requires a single file path when --log-rotate-config-json is defined")
-        try:
-            json.loads(config.log_rotation_config_json)
-        except ValueError as error:
-            raise Invalid(f"improperly formatted log rotation config: {error}") from None
+        _rotation(config.log_rotation_config_json)
+
+
+def _rotation(text: str) -> None:
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"improperly formatted log rotation config: {error}") from None
+    if not isinstance(settings, dict):
+        raise Invalid("improperly formatted log rotation config: it has to be an object with maxsize and so on")
+    for names, kind, wanted in (
+        (("maxsize", "maxage", "maxbackups"), int, "a whole number"),
+        (("localtime", "compress"), bool, "true or false"),
+    ):
+        for name in names:
+            value = settings.get(name, kind())
+            if type(value) is not kind or value < 0:
+                raise Invalid(f"improperly formatted log rotation config: {name} has to be {wanted}")
 
 
 def _binding(config: Config) -> None:

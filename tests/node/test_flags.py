@@ -229,6 +229,7 @@ def test_urls_are_sorted_and_each_kept_once() -> None:
         ("tcp://a:1", "URL scheme must be http, https, unix, or unixs: tcp://a:1"),
         ("http://a", 'URL address does not have the form "host:port": http://a'),
         ("http://a:1/x", "URL must not contain a path: http://a:1/x"),
+        ("http://a:65536", "port of a URL must be at most 65535: http://a:65536"),
     ],
 )
 def test_wrong_urls_are_refused_in_etcds_words(url: str, message: str) -> None:

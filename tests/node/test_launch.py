@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from quorate.node import run_directory
 from quorate.node.launch import BBOLT_MARK
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -259,11 +260,12 @@ def test_certificate_that_cannot_be_read_is_named(start: Start, tmp_path: Path) 
     assert node.text[-1] == f"quorate: cannot read {tmp_path}/none.pem (--cert-file): no such file or directory\n"
 
 
-def test_run_directory_open_to_others_is_refused(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir(mode=0o755)
-    node = start(f"--run-dir={tmp_path}/run")
+def test_a_log_file_that_cannot_be_opened_is_named(start: Start, tmp_path: Path) -> None:
+    node = start(f"--log-outputs={tmp_path}/none/etcd.log")
     assert node.end() == 1
-    assert "is open to other users" in node.text[-1]
+    sentence = f"cannot write to {tmp_path}/none/etcd.log (--log-outputs): no such file or directory"
+    assert json.loads(node.text[0])["msg"] == sentence
+    assert node.text[1:] == [f"quorate: {sentence}\n"]
 
 
 @pytest.fixture
@@ -271,6 +273,22 @@ def short_path() -> Iterator[Path]:
     """A directory whose name leaves room for the name of a socket."""
     with tempfile.TemporaryDirectory(prefix="q") as name:
         yield Path(name)
+
+
+def test_run_directory_open_to_others_is_refused(start: Start, short_path: Path) -> None:
+    (short_path / "run").mkdir(mode=0o755)
+    node = start(f"--run-dir={short_path}/run")
+    assert node.end() == 1
+    assert "is open to other users" in node.text[-1]
+
+
+def test_run_directory_without_room_for_sockets_is_refused(start: Start, short_path: Path) -> None:
+    longest = short_path / ("r" * (run_directory.BYTES_MAX - len(f"{short_path}/")))
+    refused = start(f"--run-dir={longest}x")
+    assert refused.end() == 1
+    assert refused.text[-1].endswith("of sockets; name one of at most 83 bytes with --run-dir\n")
+    assert list(short_path.iterdir()) == []
+    start(f"--run-dir={longest}").line("ready to serve client requests")
 
 
 def test_nothing_stays_of_the_run_directory_when_a_node_ends(start: Start, tmp_path: Path, short_path: Path) -> None:

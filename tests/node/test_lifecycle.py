@@ -70,6 +70,16 @@ def test_check_says_that_nobody_answers() -> None:
     assert "refused" in answer
 
 
+def test_check_names_a_file_of_tls_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    for name, reason in (("none.pem", "No such file or directory"), ("ca.pem", "[X509: NO_CERTIFICATE_OR_CRL_FOUND]")):
+        command = [sys.executable, "-m", "quorate.node.check", "--cacert", str(tmp_path / name), "https://127.0.0.1:1"]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr.startswith(f"the files for TLS cannot be used: {tmp_path}/{name}: {reason}")
+        assert ran.stderr.count("\n") == 1
+
+
 def test_memory_is_locked_or_the_log_says_why_not() -> None:
     program = (
         "from quorate.node import lifecycle, logs; from quorate.node.config import Config; "
@@ -94,7 +104,7 @@ def test_a_signal_in_the_middle_of_a_line_is_told_after_it(monkeypatch: pytest.M
             self.is_writing = True
             if not lines:
                 os.kill(os.getpid(), signal.SIGTERM)
-            lines.append(record.getMessage())
+            lines.append(f"{record.filename}: {record.getMessage()}")
             self.is_writing = False
             if len(lines) == 2:
                 told.set()
@@ -112,4 +122,5 @@ def test_a_signal_in_the_middle_of_a_line_is_told_after_it(monkeypatch: pytest.M
         logger.removeHandler(handler)
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
-    assert (lines, stopped) == (["a line", "received signal; shutting down"], [True])
+    expected = ["test_lifecycle.py: a line", "lifecycle.py: received signal; shutting down"]
+    assert (lines, stopped) == (expected, [True])

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,38 @@ def test_rotated_files_are_compressed_and_still_counted(tmp_path: Path) -> None:
     assert len(packed) in (2, 3)  # the newest may have been packed after the old ones were counted
     assert "line 00" in gzip.decompress(packed[-1].read_bytes()).decode()
     assert not [left for left in tmp_path.iterdir() if left.name.startswith(".")]
+
+
+def test_a_file_that_cannot_be_written_is_told_once_and_costs_nobody_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / "etcd.log"
+    path.parent.mkdir()
+    handler = logs.SharedFile(str(path))
+
+    def say(text: str) -> None:
+        handler.emit(logging.LogRecord("quorate", logging.INFO, "x.py", 1, text, None, None))
+
+    for _ in range(2):
+        shutil.rmtree(path.parent)
+        say("lost")
+        say("lost too")
+        told = capsys.readouterr().err
+        assert told == f"quorate: cannot write to {path} (--log-outputs): no such file or directory\n"
+        path.parent.mkdir()
+        say("written")
+        assert path.read_text() == "written\n"
+    handler.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_shows_no_stack_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "etcd.log").symlink_to("/dev/full")
+    handler = logs.SharedFile(str(tmp_path / "etcd.log"))
+    for _ in range(2):
+        handler.emit(logging.LogRecord("quorate", logging.INFO, "x.py", 1, "lost", None, None))
+    told = capsys.readouterr().err
+    assert told == f"quorate: cannot write to {tmp_path}/etcd.log (--log-outputs): no space left on device\n"
 
 
 def test_a_file_that_cannot_be_compressed_stays(tmp_path: Path) -> None:

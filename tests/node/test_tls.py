@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from quorate.node import certificates, tls
 from quorate.node.certificates import Purpose, Subject
@@ -240,14 +241,44 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("no certificate")
     missing = str(tmp_path / "missing.pem")
+    unlocked = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    locked = str(tmp_path / "locked.pem")
+    Path(locked).write_bytes(
+        unlocked.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
     cases: list[tuple[dict[str, Any], str]] = [
         ({"cert_file": cert}, f"KeyFile and CertFile must both be present[key: , cert: {cert}]"),
         ({"cert_file": missing, "key_file": key}, f"open {missing}: no such file or directory"),
         ({"cert_file": cert, "key_file": key, "client_crl_file": missing}, f"open {missing}: no such file"),
-        ({"cert_file": cert, "key_file": key, "client_crl_file": cert}, f"{cert}: "),
-        ({"cert_file": cert, "key_file": other_key}, f"{cert}: key values mismatch"),
-        ({"cert_file": cert, "key_file": key, "trusted_ca_file": str(nonsense)}, f"{nonsense}: no certificate"),
-        ({"cert_file": key, "key_file": key}, f"{key}: this or its key is not what it should be in pem"),
+        (
+            {"cert_file": cert, "key_file": key, "client_crl_file": cert},
+            f"{cert} (--client-crl-file) is not a list of revoked certificates in PEM or DER",
+        ),
+        (
+            {"cert_file": cert, "key_file": other_key},
+            f"{other_key} (--key-file) is not the key of {cert} (--cert-file)",
+        ),
+        (
+            {"cert_file": cert, "key_file": key, "trusted_ca_file": str(nonsense)},
+            f"{nonsense} (--trusted-ca-file) holds no certificate of an authority in PEM",
+        ),
+        ({"cert_file": key, "key_file": key}, f"{key} (--cert-file) holds no certificate in PEM"),
+        (
+            {"peer_cert_file": cert, "peer_key_file": str(nonsense)},
+            f"{nonsense} (--peer-key-file) holds no private key in PEM",
+        ),
+        (
+            {"peer_cert_file": cert, "peer_key_file": locked},
+            f"{locked} (--peer-key-file) is locked with a passphrase; take that off it",
+        ),
+        (
+            {"cert_file": cert, "key_file": key, "client_cert_file": cert, "client_key_file": other_key},
+            f"{other_key} (--client-key-file) is not the key of {cert} (--client-cert-file)",
+        ),
         (
             {"listen_peer_urls": ["https://127.0.0.1:1"]},
             "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented",

@@ -68,6 +68,18 @@ URL = "http://127.0.0.1:2379"
             "--log-outputs requires a single file path when --log-rotate-config-json is defined",
         ),
         (
+            {"enable_log_rotation": True, "log_outputs": ["/x"], "log_rotation_config_json": "[1]"},
+            "improperly formatted log rotation config: it has to be an object with maxsize and so on",
+        ),
+        (
+            {"enable_log_rotation": True, "log_outputs": ["/x"], "log_rotation_config_json": '{"maxsize": "1"}'},
+            "improperly formatted log rotation config: maxsize has to be a whole number",
+        ),
+        (
+            {"enable_log_rotation": True, "log_outputs": ["/x"], "log_rotation_config_json": '{"compress": 1}'},
+            "improperly formatted log rotation config: compress has to be true or false",
+        ),
+        (
             {"tls_min_version": "TLS1.3", "tls_max_version": "TLS1.2"},
             "min version (TLS1.3) is greater than max version (TLS1.2)",
         ),
