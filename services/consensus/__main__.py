@@ -11,7 +11,7 @@ import time
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
-from quorate.consensus import bootstrap
+from quorate.consensus import bootstrap, joining
 from quorate.consensus.alone import go_alone
 from quorate.consensus.bootstrap import Start
 from quorate.consensus.connections import Contexts, listen
@@ -107,7 +107,7 @@ async def main(config: Config) -> None:
 async def begun(config: Config, client_context: Contexts, stop: asyncio.Event) -> Start | None:
     """What the disk holds, or what a new member has instead; None when the process was asked to stop meanwhile."""
     segment_bytes = int(os.environ.get(SEGMENT_VARIABLE, SEGMENT_BYTES))
-    fetch = bootstrap.fetch_members(client_context)
+    fetch = joining.fetch_members(client_context)
     help_ = Help(asking(client_context), stop.is_set)
     try:
         start = await asyncio.to_thread(bootstrap.start, config, fetch, segment_bytes, help_)

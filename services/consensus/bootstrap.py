@@ -6,18 +6,17 @@ texts, as operators search for them.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from quorate.consensus import healing
-from quorate.consensus.connections import Contexts, to_peer
 from quorate.consensus.healing import Help
+from quorate.consensus.joining import FetchMembers, Known, Patience, running_cluster
 from quorate.consensus.membership import Member, Membership, Meta, member_id
 from quorate.consensus.meta import MetaFiles
 from quorate.consensus.raft.messages import ConfState, EntryKind, HardState
@@ -27,16 +26,11 @@ from quorate.consensus.wal_format import DamagedLog
 from quorate.node import logs
 from quorate.node.config import Config
 from quorate.node.lifecycle import OperatorError
-from quorate.node.tls_failures import explain
 
 log = logs.named("bootstrap")
 
 KEPT_KINDS: Final = frozenset({int(EntryKind.CONF), int(EntryKind.ATTR)})
 BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # etcd: a new member asks its peers whether it has been here before
-JOIN_TIMEOUT_S: Final = 10.0  # etcd: a joining member asks each peer for the members
-
-# (url of a peer, timeout) -> (cluster id, members); raises OSError or ValueError
-FetchMembers = Callable[[str, float], tuple[int, list[Member]]]
 
 
 @dataclass(slots=True)
@@ -53,14 +47,20 @@ class AlreadyBootstrapped(OperatorError):  # noqa: N818 - it states a condition
     """This member has been here before: somebody knows it, and its log is gone."""
 
 
-def start(config: Config, fetch: FetchMembers, segment_bytes: int = SEGMENT_BYTES, help_: Help | None = None) -> Start:
+def start(
+    config: Config,
+    fetch: FetchMembers,
+    segment_bytes: int = SEGMENT_BYTES,
+    help_: Help | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - it is frozen
+) -> Start:
     """Opens or makes the log; with `help_` a damaged one heals. OperatorError with one sentence if that cannot be."""
     directory = config.wal_path
     had_files = any(path.exists() for path in MetaFiles(directory).paths())
     try:
         if help_ is not None and healing.is_unfinished(directory):
             healing.begin_anew(config, segment_bytes)
-        return _begin(config, fetch, segment_bytes)
+        return _begin(config, fetch, segment_bytes, patience)
     except DamagedLog as error:
         damage = error
     except AlreadyBootstrapped:
@@ -70,17 +70,18 @@ def start(config: Config, fetch: FetchMembers, segment_bytes: int = SEGMENT_BYTE
     if help_ is None:
         raise OperatorError(str(damage))
     healing.heal(config, damage, help_, segment_bytes)
-    return _begin(config, fetch, segment_bytes)
+    return _begin(config, fetch, segment_bytes, patience)
 
 
-def _begin(config: Config, fetch: FetchMembers, segment_bytes: int) -> Start:
+def _begin(config: Config, fetch: FetchMembers, segment_bytes: int, patience: Patience) -> Start:
     directory = config.wal_path
     try:
         prepare_directory(config.member_path)
         prepare_directory(directory)
         if Wal.exists(directory):
             return restart(config, segment_bytes)
-        meta = joined(config, fetch) if config.initial_cluster_state == "existing" else founded(config, fetch)
+        is_joining = config.initial_cluster_state == "existing"
+        meta = joined(config, fetch, patience) if is_joining else founded(config, fetch)
         files = MetaFiles(directory)
         files.write(meta)  # before the log: whoever finds a log finds this too
         wal = Wal.create(
@@ -228,12 +229,12 @@ def refuse_second_bootstrap(meta: Meta, name: str, urls_by_name: Mapping[str, li
             continue
         for url in urls:
             try:
-                cluster, members = fetch(url, BOOTSTRAPPED_TIMEOUT_S)
+                known = fetch(url, BOOTSTRAPPED_TIMEOUT_S)
             except (OSError, ValueError):
                 continue
-            if cluster != meta.membership.cluster_id:
+            if known.cluster_id != meta.membership.cluster_id:
                 continue
-            if any(member.id == meta.member_id and member.client_urls for member in members):
+            if any(member.id == meta.member_id and member.client_urls for member in known.members):
                 raise AlreadyBootstrapped(f"member {meta.member_id:x} has already been bootstrapped")
             break
 
@@ -241,43 +242,41 @@ def refuse_second_bootstrap(meta: Meta, name: str, urls_by_name: Mapping[str, li
 # --- joining ---
 
 
-def joined(config: Config, fetch: FetchMembers) -> Meta:
+def joined(config: Config, fetch: FetchMembers, patience: Patience) -> Meta:
     """This member as one that was added to a running cluster; ids are the cluster's. OperatorError as etcd's."""
     check_names_and_urls(config)
-    cluster, members = _running_cluster(config, fetch)
-    urls_by_name = config.initial_members
-    if len(members) != len(urls_by_name):
-        raise OperatorError(f"error validating peerURLs {_described(cluster, members)}: member count is unequal")
-    wanted = {name: sorted(map(_resolved_or_same, urls)) for name, urls in urls_by_name.items()}
-    own = 0
-    named: dict[int, Member] = {}
-    for member in members:
-        urls = sorted(map(_resolved_or_same, member.peer_urls))
+    resolved = cache(_resolved_or_same)
+    wanted = {name: sorted(map(resolved, urls)) for name, urls in config.initial_members.items()}
+
+    def own_in(known: Known) -> Member | None:
+        try:
+            return _matched(known, wanted, resolved)[config.name]
+        except OperatorError:
+            return None
+
+    peers = {name: urls for name, urls in config.initial_members.items() if name != config.name}
+    known = running_cluster(peers, fetch, own_in, patience)
+    own = _matched(known, wanted, resolved)[config.name]
+    members = {member.id: member for member in known.members}
+    return Meta(own.id, Membership(known.cluster_id, 0, ConfState(), members))
+
+
+def _matched(known: Known, wanted: Mapping[str, list[str]], resolved: Callable[[str], str]) -> dict[str, Member]:
+    """The members under the names that `--initial-cluster` gives their urls; OperatorError if that fits not exactly."""
+    told = f"error validating peerURLs {_described(known)}"
+    if len(known.members) != len(wanted):
+        raise OperatorError(f"{told}: member count is unequal")
+    named: dict[str, Member] = {}
+    for member in known.members:
+        urls = sorted(map(resolved, member.peer_urls))
         name = next((name for name, listed in wanted.items() if listed == urls), None)
-        if name is None:
+        if name is None or name in named:
             raise OperatorError(
-                f"error validating peerURLs {_described(cluster, members)}: PeerURLs: no match found for existing "
-                f"member ({member.id:x}, {_bracketed(member.peer_urls)}), last resolver error (<nil>)"
+                f"{told}: PeerURLs: no match found for existing member ({member.id:x}, "
+                f"{_bracketed(member.peer_urls)}), last resolver error (<nil>)"
             )
-        if name == config.name:
-            own = member.id
-        named[member.id] = member
-    assert own, "one of the members has our urls, as the counts are equal and all of them were found"
-    return Meta(own, Membership(cluster, 0, ConfState(), named))
-
-
-def _running_cluster(config: Config, fetch: FetchMembers) -> tuple[int, list[Member]]:
-    for name, urls in config.initial_members.items():
-        if name == config.name:
-            continue
-        for url in urls:
-            try:
-                return fetch(url, JOIN_TIMEOUT_S)
-            except (OSError, ValueError) as error:
-                log.warn("failed to get cluster response", address=url, error=explain(error))
-    raise OperatorError(
-        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
-    )
+        named[name] = member
+    return named
 
 
 def _resolved_or_same(url: str) -> str:
@@ -291,25 +290,6 @@ def _bracketed(words: Iterable[str]) -> str:
     return "[" + " ".join(words) + "]"
 
 
-def _described(cluster: int, members: Iterable[Member]) -> str:
-    listed = " ".join(f"&{{ID:{m.id:x} PeerURLs:{_bracketed(m.peer_urls)} Name:{m.name}}}" for m in members)
-    return f"{{ClusterID:{cluster:x} Members:[{listed}]}}"
-
-
-def fetch_members(context: Contexts) -> FetchMembers:
-    """Asks `/members` of a peer port; `context` is for https."""
-
-    def fetch(url: str, timeout_s: float) -> tuple[int, list[Member]]:
-        with to_peer(url, timeout_s, context) as connection:
-            connection.request("GET", "/members")
-            response = connection.getresponse()
-            body = response.read()
-            if response.status != HTTPStatus.OK:
-                raise ValueError(f"peer answered with status {response.status}")
-            number = int(response.headers.get("X-Etcd-Cluster-ID", ""), 16)
-            listed = json.loads(body)
-            if not isinstance(listed, list):
-                raise ValueError("peer answered with something else than its members")
-            return number, [Member.from_json(fields) for fields in listed]
-
-    return fetch
+def _described(known: Known) -> str:
+    listed = " ".join(f"&{{ID:{m.id:x} PeerURLs:{_bracketed(m.peer_urls)} Name:{m.name}}}" for m in known.members)
+    return f"{{ClusterID:{known.cluster_id:x} Members:[{listed}]}}"

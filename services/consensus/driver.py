@@ -339,8 +339,8 @@ class Driver:
         membership = replace(self._arriving, index=snapshot.index)
         self._retention.restart_at(snapshot, membership)
         self.wal.reset(snapshot.index, snapshot.term, self._hard_state)
-        self.seen_index = snapshot.index
         self.membership = membership
+        self.seen_index = snapshot.index
         self._memberships.clear()
         self._memberships.append(membership)
         self._changed()

@@ -7,6 +7,7 @@ other GET is a question somebody asks with a plain HTTP client. The headers are 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -23,6 +24,7 @@ KINDS: Final = (URGENT, BULK, SNAPSHOT)  # of streams
 HEAD_BYTES_MAX: Final = 8192
 ID_LARGEST: Final = (1 << 64) - 1
 SERVER_VERSION: Final = "3.6.14"  # the etcd whose interface this is
+MEMBERSHIP_INDEX: Final = "X-Quorate-Membership-Index"  # beside /members: as of which index of the log they are
 REMOVED_TEXT: Final = "the member has been permanently removed from the cluster"
 
 
@@ -114,9 +116,11 @@ def judge_hello(hello: Hello, membership: Membership, own_id: int) -> tuple[HTTP
     return HTTPStatus.SWITCHING_PROTOCOLS, ""
 
 
-def pack_response(status: HTTPStatus, body: bytes, content_type: str, cluster_id: int) -> bytes:
+def pack_response(
+    status: HTTPStatus, body: bytes, content_type: str, cluster_id: int, headers: Iterable[str] = ()
+) -> bytes:
     """A whole response that ends the connection; for SWITCHING_PROTOCOLS one that begins the stream."""
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}", f"X-Etcd-Cluster-ID: {cluster_id:x}"]
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", f"X-Etcd-Cluster-ID: {cluster_id:x}", *headers]
     if status is HTTPStatus.SWITCHING_PROTOCOLS:
         lines += ["Connection: Upgrade", f"Upgrade: {PROTOCOL}"]
     else:
@@ -137,8 +141,9 @@ def parse_status(head: bytes) -> HTTPStatus:
         raise BadRequest("not an HTTP response") from error
 
 
-def answer(request: Request, membership: Membership, has_leader: bool) -> bytes:
-    """What plain HTTP clients get on the peer port."""
+def answer(request: Request, membership: Membership, has_leader: bool, seen_index: int) -> bytes:
+    """What plain HTTP clients get on the peer port. The membership is as of `seen_index` at least; 0 for a member that
+    cannot tell whether that is up to date."""
     cluster = membership.cluster_id
     if request.path == "/downgrade/enabled" and request.method == "GET":
         return pack_response(HTTPStatus.OK, b"false", "text/plain", cluster)
@@ -147,8 +152,10 @@ def answer(request: Request, membership: Membership, has_leader: bool) -> bytes:
     if request.method != "GET":
         body = b"Method Not Allowed\n"
         return pack_response(HTTPStatus.METHOD_NOT_ALLOWED, body, "text/plain; charset=utf-8", cluster)
+    headers: list[str] = []
     if request.path == "/members":
         content: object = [member.as_json() for member in membership.ordered()]
+        headers += [f"{MEMBERSHIP_INDEX}: {seen_index}"]
     elif request.path == "/version":
         version = membership.cluster_version or "not_decided"
         content = {"etcdserver": SERVER_VERSION, "etcdcluster": version, "storage": CLUSTER_VERSION}
@@ -158,4 +165,4 @@ def answer(request: Request, membership: Membership, has_leader: bool) -> bytes:
             body = json.dumps(content, separators=(",", ":")).encode() + b"\n"
             return pack_response(HTTPStatus.SERVICE_UNAVAILABLE, body, "text/plain; charset=utf-8", cluster)
     body = json.dumps(content, separators=(",", ":")).encode() + (b"\n" if request.path == "/members" else b"")
-    return pack_response(HTTPStatus.OK, body, "application/json", cluster)
+    return pack_response(HTTPStatus.OK, body, "application/json", cluster, headers)

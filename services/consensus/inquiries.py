@@ -61,7 +61,12 @@ class Inquiries:
             return self._hash_kv(request, body)
         if request.path.startswith(PROMOTE):
             return self._promote(request)
-        return answer(request, self._driver.membership, self._driver.network.has_leader)
+        driver = self._driver
+        has_leader = driver.network.has_leader
+        seen_index = (
+            driver.seen_index if has_leader and not driver.core.awaits_commit else 0
+        )  # never more than the membership is of
+        return answer(request, driver.membership, has_leader, seen_index)
 
     def _hash_kv(self, request: Request, body: bytes) -> bytes:
         cluster = self._driver.membership.cluster_id

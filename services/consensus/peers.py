@@ -139,7 +139,7 @@ class Peers:
         self.has_leader = False
         self.on_replace: ReplaceAnswer = lambda _request, _call_in_loop: b""
         self.answer: Callable[[Request, bytes], bytes] = lambda request, _: answer(
-            request, self._membership, self.has_leader
+            request, self._membership, self.has_leader, seen_index=0
         )  # to what opens no stream; called in a thread
         self._answering = threading.BoundedSemaphore(HANDSHAKES_MAX)
         self._loop = loop

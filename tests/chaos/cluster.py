@@ -43,9 +43,6 @@ KNOBS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "workers": ((), (), ("--api-workers", "2")),
 }
 
-# A new member that asked one that had not heard of it yet ends, as etcd's does, and is started again.
-UNHEARD_OF = "error validating peerURLs"
-
 
 class Member(Node):
     """A node whose data are on a disk of its own."""
@@ -170,7 +167,7 @@ class Battlefield:
                 if process is None or node.busy.locked() or process.poll() is None:
                     continue
                 text = f"{node.name} ended with status {process.returncode}: {last_line(node)}"
-                if not node.stopped_by and UNHEARD_OF not in text:
+                if not node.stopped_by:
                     self.finding(text)
                 self.note(text)
                 await asyncio.to_thread(node.kill)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from http import HTTPStatus
+from urllib.request import urlopen
 
 import pytest
 
-from bench import failover_cases
+from bench import failover_cases, servers
 from bench.ports import free_port
 from bench.servers import Cluster, Node
 from tests.checking.traffic import Traffic, traffic
 from tests.cluster.test_nothing_lost import judged, more
 from tests.support import members
-from tests.support.cluster import quorate_cluster, wait_until
+from tests.support.cluster import paused, quorate_cluster, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 OPERATIONS_BETWEEN = 60  # acknowledged after each step
@@ -93,6 +95,34 @@ def test_a_leader_that_is_asked_to_end_fails_no_put_and_leaves_no_gap() -> None:
             time.sleep(BEFORE_S)
         assert puts.failed == []
         assert puts.longest_gap_s() < GAP_S_MAX
+
+
+def test_a_new_member_that_asks_one_that_lags_waits_for_the_others() -> None:
+    """The first it asks has slept since before the addition, and the others do not answer for a moment."""
+    with quorate_cluster(3) as cluster:
+        lagging = cluster.nodes[0]
+        lagging.kill()
+        leader, follower = others(cluster, lagging)
+        node = servers.newcomer(cluster, "late")
+        members.add(leader, node.peer_url, learner=True)
+        cluster.nodes.append(node)
+        with paused(leader), paused(follower):
+            lagging.start()
+            wait_until(lambda: answers(lagging), "the lagging member answers", members.WITHIN_S)
+            node.start()
+            wait_until(lambda: "have not heard of this one" in node.log_tail(), "it asked them", members.WITHIN_S)
+        members.promote(leader, node.peer_url)
+        node.wait_ready()
+        assert "error validating" not in node.log_path.read_text()
+
+
+def answers(node: Node) -> bool:
+    """Whether its peer port tells who the members are."""
+    try:
+        with urlopen(f"{node.peer_url}/members", timeout=1.0) as answer:
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 def test_a_removed_member_stays_out() -> None:

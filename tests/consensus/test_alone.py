@@ -9,7 +9,7 @@ import pytest
 from quorate.consensus import bootstrap
 from quorate.consensus.alone import go_alone
 from quorate.consensus.bootstrap import Start
-from quorate.consensus.membership import Member
+from quorate.consensus.joining import Known
 from quorate.consensus.node import known_membership
 from quorate.consensus.raft.confchange import encode
 from quorate.consensus.raft.messages import ConfState, Entry, EntryKind, HardState
@@ -20,7 +20,7 @@ URLS = [f"http://127.0.0.{number}:2380" for number in (1, 2, 3)]
 SEGMENT_BYTES = 128 * 1024
 
 
-def nobody(_url: str, _timeout: float) -> tuple[int, list[Member]]:
+def nobody(_url: str, _timeout: float) -> Known:
     raise OSError("nobody there")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from quorate.consensus import bootstrap
-from quorate.consensus.bootstrap import FetchMembers, Start
+from quorate.consensus.bootstrap import Start
+from quorate.consensus.joining import ANSWER_S, FIRST_ANSWER_S, PATIENCE_S, FetchMembers, Known, Patience
 from quorate.consensus.membership import Member, member_id
 from quorate.consensus.raft.messages import Entry, EntryKind, HardState
 from quorate.node.config import Config
@@ -22,12 +23,12 @@ BOTH = f"a={URL_A},b={URL_B}"
 TOKEN = "etcd-cluster"  # the default of --initial-cluster-token
 
 
-def nobody(_url: str, _timeout: float) -> tuple[int, list[Member]]:
+def nobody(_url: str, _timeout: float) -> Known:
     raise OSError("nobody there")
 
 
 def answering(cluster: int, members: list[Member]) -> FetchMembers:
-    return lambda _url, _timeout: (cluster, members)
+    return lambda _url, _timeout: Known(cluster, members, index=7)
 
 
 def config(tmp_path: Path, **settings: Any) -> Config:
@@ -176,13 +177,13 @@ def test_one_that_joins_takes_its_ids_from_the_running_cluster(tmp_path: Path) -
     start.wal.abandon()
 
 
+NOBODY_ANSWERS = "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
+
+
 @pytest.mark.parametrize(
     ("fetch", "text"),
     [
-        (
-            nobody,
-            "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs",
-        ),
+        (nobody, NOBODY_ANSWERS),
         (answering(1, [Member(77, (URL_A,))]), "member count is unequal"),
         (
             answering(1, [Member(77, (URL_A,)), Member(99, (URL_C,))]),
@@ -192,3 +193,136 @@ def test_one_that_joins_takes_its_ids_from_the_running_cluster(tmp_path: Path) -
 )
 def test_a_wrong_join_is_refused_in_etcds_words(tmp_path: Path, fetch: FetchMembers, text: str) -> None:
     assert text in refusal(tmp_path, fetch, initial_cluster_state="existing")
+
+
+ALL_THREE = f"a={URL_A},b={URL_B},c={URL_C}"
+OWN, B, C = Member(77, (URL_A,)), Member(2, (URL_B,), "b", ("http://b:2379",)), Member(3, (URL_C,), "c")
+FORMER = Member(66, (URL_A,), "a", ("http://a:2379",))  # removed, and its address was given to the new one
+BEFORE, AFTER = Known(1, [B, C], index=10), Known(1, [OWN, B, C], index=20)
+Answer = Known | type[OSError]
+
+
+class Others:
+    """The other members, each with what it answers in turn; the last answer stays. Time passes only here."""
+
+    def __init__(self, **answers: list[Answer]) -> None:
+        self.now = 100.0
+        self.asked: list[tuple[str, float]] = []
+        self._answers = answers
+        self.patience = Patience(lambda: self.now, self._pass)
+
+    def fetch(self, url: str, timeout_s: float) -> Known:
+        name = {URL_B: "b", URL_C: "c"}[url]
+        self.asked.append((name, timeout_s))
+        answers = self._answers[name]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Known):
+            return answer
+        if answer is TimeoutError:
+            self.now += timeout_s
+        raise answer("no answer")
+
+    def _pass(self, seconds: float) -> None:
+        self.now += seconds
+
+    def joined(self) -> tuple[int, float]:
+        """The id that the member takes, and the seconds that it took."""
+        given = Config(
+            name="a",
+            initial_cluster=ALL_THREE,
+            initial_advertise_peer_urls=[URL_A],
+            initial_cluster_state="existing",
+            data_dir="/nowhere",
+        )
+        begun = self.now
+        return bootstrap.joined(given, self.fetch, self.patience).member_id, self.now - begun
+
+    def refused(self) -> tuple[str, float]:
+        begun = self.now
+        with pytest.raises(OperatorError) as raised:
+            self.joined()
+        return str(raised.value), self.now - begun
+
+
+@pytest.mark.parametrize(("b", "c"), [(BEFORE, AFTER), (AFTER, BEFORE)])
+def test_of_two_lists_the_one_with_the_new_member_counts_at_once(b: Known, c: Known) -> None:
+    others = Others(b=[b], c=[c])
+    assert others.joined() == (77, 0)
+
+
+def test_one_that_joins_asks_again_when_nobody_who_answers_has_heard_of_it() -> None:
+    """The one that was asked to add it is slow to answer now, and the other lags."""
+    others = Others(b=[BEFORE, BEFORE, AFTER], c=[OSError])
+    number, seconds = others.joined()
+    assert number == 77
+    assert 0 < seconds < PATIENCE_S
+
+
+def test_a_list_of_one_that_has_no_leader_is_no_verdict() -> None:
+    """It was started again and does not know yet what is committed."""
+    unsure = replace(BEFORE, index=0)
+    others = Others(b=[unsure, unsure, AFTER], c=[unsure, unsure, unsure, AFTER])
+    assert others.joined()[0] == 77
+
+
+def test_when_all_agree_that_it_is_not_there_it_is_told_at_once() -> None:
+    others = Others(b=[BEFORE], c=[replace(BEFORE, index=9)])
+    text, seconds = others.refused()
+    assert text.startswith("error validating peerURLs {ClusterID:1 Members:[&{ID:2 ")
+    assert text.endswith("member count is unequal")
+    assert (seconds, len(others.asked)) == (0, 2)
+
+
+@pytest.mark.parametrize("silent", [OSError, TimeoutError])
+def test_while_one_is_silent_it_is_told_after_a_few_seconds(silent: type[OSError]) -> None:
+    others = Others(b=[BEFORE], c=[silent])
+    text, seconds = others.refused()
+    assert text.endswith("member count is unequal")
+    assert PATIENCE_S <= seconds < PATIENCE_S + 2 * FIRST_ANSWER_S
+
+
+def test_a_paused_member_costs_one_that_joins_a_second() -> None:
+    others = Others(b=[TimeoutError], c=[AFTER])
+    assert others.joined() == (77, FIRST_ANSWER_S)
+
+
+def test_when_nobody_answers_in_a_second_they_have_as_long_as_with_etcd() -> None:
+    others = Others(b=[TimeoutError], c=[TimeoutError, AFTER])
+    assert others.joined() == (77, 2 * FIRST_ANSWER_S + ANSWER_S)
+    silent = Others(b=[TimeoutError], c=[TimeoutError])
+    assert silent.refused() == (NOBODY_ANSWERS, 2 * FIRST_ANSWER_S + 2 * ANSWER_S)
+    dead = Others(b=[OSError], c=[OSError])
+    assert dead.refused() == (NOBODY_ANSWERS, 0)
+
+
+@pytest.mark.parametrize("lagging_index", [15, 0])
+def test_an_id_that_a_newer_list_has_no_more_is_not_taken(lagging_index: int) -> None:
+    """A lagging list may have a former member at the address of the new one."""
+    former = Known(1, [FORMER, B, C], index=lagging_index)
+    others = Others(b=[former], c=[AFTER])
+    assert others.joined() == (77, 0)
+    gone = Others(b=[former], c=[Known(1, [B, C], index=17)])
+    assert gone.refused()[0].endswith("member count is unequal")
+
+
+def test_a_member_that_served_already_may_be_a_former_one_until_all_have_answered() -> None:
+    former = Known(1, [FORMER, B, C], index=15)
+    others = Others(b=[former], c=[OSError, OSError, AFTER])
+    assert others.joined()[0] == 77
+    alone = Others(b=[former], c=[OSError])
+    number, seconds = alone.joined()  # as etcd does
+    assert number == 66
+    assert seconds >= PATIENCE_S
+
+
+def test_a_list_before_a_later_member_was_added_is_good_enough() -> None:
+    later = Known(1, [OWN, B, C, Member(5, ("http://127.0.0.5:2380",))], index=30)
+    others = Others(b=[later], c=[AFTER])
+    assert others.joined() == (77, 0)
+
+
+def test_members_of_two_clusters_are_not_joined() -> None:
+    others = Others(b=[AFTER], c=[replace(AFTER, cluster_id=2, index=30)])
+    text, seconds = others.refused()
+    assert text == "--initial-cluster names members of different clusters: b of 1, c of 2"
+    assert seconds == 0

@@ -17,7 +17,7 @@ from quorate.consensus import bootstrap
 from quorate.consensus.calls import Calls, Rules
 from quorate.consensus.driver import Driver
 from quorate.consensus.healing import Rejoining
-from quorate.consensus.membership import Member
+from quorate.consensus.joining import Known
 from quorate.consensus.node import assemble
 from quorate.consensus.peers import Peers, PeerSettings
 from quorate.consensus.raft.messages import Role as RaftRole
@@ -50,7 +50,7 @@ def config_for(tmp_path: Path, **settings: Any) -> Config:
     )
 
 
-def nobody(_url: str, _timeout: float) -> tuple[int, list[Member]]:
+def nobody(_url: str, _timeout: float) -> Known:
     raise OSError("nobody there")
 
 

@@ -14,6 +14,7 @@ import pytest
 from bench import servers
 from quorate.consensus import bootstrap
 from quorate.consensus.bootstrap import Start
+from quorate.consensus.joining import Known
 from quorate.consensus.membership import Member
 from quorate.node.config import Config
 from tests.support.killing import needs_strace, places, run_killed
@@ -41,11 +42,11 @@ if sys.argv[1] == "snapshot":
 """
 
 
-def fetch(_url: str, _timeout: float) -> tuple[int, list[Member]]:
-    return 4711, [Member(1, (URL_A,), ""), Member(2, (URL_B,), "b")]
+def fetch(_url: str, _timeout: float) -> Known:
+    return Known(4711, [Member(1, (URL_A,), ""), Member(2, (URL_B,), "b")])
 
 
-def nobody(_url: str, _timeout: float) -> tuple[int, list[Member]]:
+def nobody(_url: str, _timeout: float) -> Known:
     raise OSError("nobody there")
 
 

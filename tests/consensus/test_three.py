@@ -357,6 +357,7 @@ def test_plain_http_is_answered_on_the_peer_port(path: str) -> None:
             assert response.headers["X-Etcd-Cluster-ID"]
             if path == "/members":
                 assert b'"name":"a"' in body
+                assert int(response.headers["X-Quorate-Membership-Index"]) > 0
 
     run(scenario())
 

@@ -21,6 +21,7 @@ import pytest
 
 from quorate.consensus import bootstrap
 from quorate.consensus.healing import Help
+from quorate.consensus.joining import Known
 from quorate.consensus.membership import Member as ClusterMember
 from quorate.consensus.membership import Membership, Meta
 from quorate.consensus.meta import MetaFiles
@@ -135,7 +136,7 @@ def check_healing(config: Config, membership: Membership) -> None:
         assert claim.cluster_id in (0, membership.cluster_id)
         return Grant(membership.cluster_id, FRESH_ID, True, others)
 
-    def nobody(_url: str, _timeout: float) -> tuple[int, list[ClusterMember]]:
+    def nobody(_url: str, _timeout: float) -> Known:
         raise OSError
 
     start = bootstrap.start(config, nobody, SEGMENT_BYTES, Help(ask))

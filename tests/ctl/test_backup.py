@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from bench import servers
 from quorate.consensus import bootstrap
-from quorate.consensus.membership import Member as ClusterMember
+from quorate.consensus.joining import Known
 from quorate.ctl.quorateutl import main
 from quorate.node.config import Config
 from quorate.proto import auth_pb2, rpc_pb2
@@ -154,7 +154,7 @@ def test_keys_leases_and_users_are_kept_and_what_was_of_the_old_cluster_goes(bac
 def test_the_new_log_begins_behind_as_many_entries_as_there_are_members(backup: Path, tmp_path: Path) -> None:
     config = restored(backup, tmp_path / "new", name="b")
 
-    def nobody(_url: str, _timeout: float) -> tuple[int, list[ClusterMember]]:
+    def nobody(_url: str, _timeout: float) -> Known:
         raise OSError
 
     start = bootstrap.start(config, nobody, SEGMENT_BYTES)

@@ -50,7 +50,7 @@ def run(data: bytes) -> bool:
         else:
             is_read = True
             if hello is None:
-                _check_answer(answer(request, MEMBERSHIP, has_leader=len(data) % 2 == 0))
+                _check_answer(answer(request, MEMBERSHIP, has_leader=len(data) % 2 == 0, seen_index=len(data) % 3))
             else:
                 status, reason = judge_hello(hello, MEMBERSHIP, 2)
                 _check_answer(pack_response(status, reason.encode(), "text/plain", MEMBERSHIP.cluster_id))

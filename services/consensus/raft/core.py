@@ -137,6 +137,11 @@ class RaftCore:
         return self._state.commit_index
 
     @property
+    def awaits_commit(self) -> bool:
+        """A leader that has not committed in its term yet: more may be committed than it knows (paper 8)."""
+        return self._state.role is Role.LEADER and self._state.commit_index < self._state.term_start_index
+
+    @property
     def applied_index(self) -> int:
         """The newest entry storage reported applied."""
         return self._state.applied_index

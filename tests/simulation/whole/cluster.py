@@ -13,7 +13,7 @@ from pathlib import Path
 
 from quorate.api.token_settings import JwtSettings
 from quorate.api.tokens import JsonWebTokens
-from quorate.consensus.membership import Member
+from quorate.consensus.joining import Known
 from quorate.consensus.raft.messages import Role
 from quorate.storage.auth import AuthStore
 from quorate.wire.messages import MAIN_SHIFT
@@ -72,7 +72,7 @@ class SimCluster:
         self._mount()
         return node
 
-    def fetch_members(self, url: str, _timeout_s: float) -> tuple[int, list[Member]]:
+    def fetch_members(self, url: str, _timeout_s: float) -> Known:
         """What `/members` of a peer says."""
         for node in self.nodes:
             if peer_url(node.number) == url:

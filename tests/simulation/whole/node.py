@@ -18,7 +18,8 @@ from quorate.consensus import bootstrap
 from quorate.consensus.driver import Driver, LogFailed
 from quorate.consensus.frames import PeerMessage
 from quorate.consensus.healing import Help
-from quorate.consensus.membership import Member, Membership
+from quorate.consensus.joining import Known, Patience
+from quorate.consensus.membership import Membership
 from quorate.consensus.node import Node, assemble
 from quorate.consensus.peers import PeerSettings
 from quorate.consensus.raft.messages import InstallSnapshot
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from tests.simulation.whole.cluster import SimCluster
 
 WAL_HEADER_BYTES = 32  # SQLite's; its salts change when the file is begun anew
+AT_ONCE = Patience(total_s=0.0)  # no time passes while a process begins
 TURN = 20  # microseconds between two turns of a busy loop
 
 
@@ -72,7 +74,7 @@ class ConsensusHost:
         process = self.process
         self.loop = new_loop(process)
         help_ = Help(node.asking.ask) if cluster.may_rot else None
-        start = bootstrap.start(node.config, cluster.fetch_members, node.knobs.segment_bytes, help_)
+        start = bootstrap.start(node.config, cluster.fetch_members, node.knobs.segment_bytes, help_, AT_ONCE)
         node.member_id, node.cluster_id = start.meta.member_id, start.meta.membership.cluster_id
         cluster.network.by_id[node.member_id] = node
         cluster.ledger.watch_log(node, start.wal)
@@ -486,7 +488,7 @@ class SimNode:
         if isinstance(why, OperatorError) and is_joining:
             self.cluster.refusals.append(f"{host.process.name}: {why}")
             self._mend_flags()
-            return  # it asked a member that has not heard of it yet, ends as etcd does, and asks again
+            return  # nobody who answers has heard of it yet: it ends, and asks again
         raise Violation(f"{host.process.name} ended: {type(why).__name__}: {why}") from why
 
     def _mend_flags(self) -> None:
@@ -504,12 +506,14 @@ class SimNode:
         state = self.storage.state
         return state is not None and bool(state.lessor.leases)
 
-    def as_members(self) -> tuple[int, list[Member]]:
+    def as_members(self) -> Known:
         """What it tells a node that wants to join or to found."""
         driver = self.consensus.driver
         if driver is None or not self.consensus.process.is_up:
             raise OSError("connection refused")
-        return driver.membership.cluster_id, driver.membership.ordered()
+        known = driver.membership
+        is_current = driver.network.has_leader and not driver.core.awaits_commit
+        return Known(known.cluster_id, known.ordered(), driver.seen_index if is_current else 0)
 
 
 class _ProcessClock:
