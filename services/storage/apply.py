@@ -130,7 +130,9 @@ class Applier:
         elif end + 1 < size and body[end] == 0x12:
             start = end + 2
             value_bytes = body[end + 1]
-            if value_bytes >= 0x80 and start < size and 0 < body[start] < 0x80:
+            if value_bytes >= 0x80:
+                if start == size or not 0 < body[start] < 0x80:  # a longer length, or one written longer than it is
+                    return self._put_message(body)
                 value_bytes += (body[start] << 7) - 0x80
                 start += 1
             if start + value_bytes != size:
@@ -241,7 +243,9 @@ class Applier:
         return self.headers.at(self.store.revision) + pack(f"<{len(ttls)}q", *ttls)
 
     def expire(self, body: bytes) -> bytes:
-        """The leader found a lease overdue; void when it was renewed since."""
+        """The leader found a lease overdue; void when it was renewed since, and while nothing may be changed."""
+        if self.alarms.is_corrupt:
+            return b""
         self._delete_leased(self.lessor.expire(*EXPIRE.unpack(body)))
         return b""
 

@@ -276,7 +276,8 @@ class Database:
 
     def _run_checkpoint(self) -> None:
         with self._still:
-            checkpoint(self.path)
+            if not checkpoint(self.path):  # a read under way keeps something in the WAL, where SQLite did not sync it
+                sync_wal(self.path)
 
     @contextmanager
     def held_still(self) -> Iterator[bool]:
@@ -346,8 +347,8 @@ def checkpoint(path: Path) -> bool:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = NORMAL")
-        _busy, frames, taken = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        return bool(frames == taken)
+        busy, frames, taken = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return bool(not busy and frames == taken)
     finally:
         connection.close()
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from typing import Final, cast
 
 from quorate.storage import schema
-from quorate.storage.database import ROW_BYTES, Database, Row, replaced
+from quorate.storage.database import ROW_BYTES, Database, DiskFull, Row, replaced
 from quorate.storage.index import OPEN_END, KeyIndex
 from quorate.storage.records import (
     BLOB_TAG,
@@ -40,6 +40,7 @@ FACTS_MAX: Final = 200_000  # keys of each of two generations whose next put rea
 FETCH_SINGLY_MAX: Final = 3  # so many records are fetched one by one, more of them in one statement
 REWINDS_MAX: Final = 8  # revisions whose changes since are remembered, for the next page of the same list
 REWIND_KEYS_MAX: Final = 100_000
+REWOUND_REVISIONS_MIN: Final = 1000  # so far back an interval is rewound, however few keys it has
 
 _PREVIOUS: Final = "SELECT prev FROM history WHERE id = ?"
 _CHANGED: Final = "SELECT key, prev FROM history WHERE id >= ? AND id < ? ORDER BY id DESC"
@@ -245,17 +246,18 @@ class Store:
         bound = revision + 1 << MAIN_SHIFT
         if not range_end:
             record = self.index.newest.get(key, 0)
-            record = record if record < bound else self.walk(key, record, bound)
+            record = record if record < bound else self.walk(bound)(key, record)
             return Selection([record], 1) if record and not record & 1 else Selection([], 0)
         first, last = self.index.span(key, range_end)
-        if self.seen_revision - revision <= max(1000, (last - first) // 4):
+        if self.seen_revision - revision <= max(REWOUND_REVISIONS_MIN, (last - first) // 4):
             return self._select_rewound(key, range_end, revision, limit)
         newest = self.index.newest
+        walk = self.walk(bound)
         records = []
         for each in merge(self.index.live_keys(key, range_end), self.index.dead_keys(key, range_end)):
             record = newest[each]
             if record >= bound:
-                record = self.walk(each, record, bound)
+                record = walk(each, record)
             if record and not record & 1:
                 records.append(record)
         return Selection(records[:limit] if limit else records, len(records))
@@ -291,8 +293,8 @@ class Store:
         then, scanned = self._rewinds.pop(revision, ({}, bound))
         end = self.main << MAIN_SHIFT | self.sub << 1
         if scanned < end:
-            self.database.insert_pending()
-            later = dict(self.database.connection.execute(_CHANGED, (scanned, end)))
+            later = {row[2]: row[1] for row in reversed(self._unwritten()) if scanned <= row[0] < end}
+            later.update(self.database.connection.execute(_CHANGED, (scanned, end)))
             then = {**later, **then}
         self._rewinds[revision] = (then, end)
         while len(self._rewinds) > REWINDS_MAX or (
@@ -301,10 +303,26 @@ class Store:
             self._rewinds.popitem(last=False)
         return then
 
-    def walk(self, key: bytes, record: int, bound: int) -> int:
-        """The record of `key` below `bound`, from its newest one; see `walk_back`."""
-        self.database.insert_pending()
-        return walk_back(self.database.connection, key, record, bound)
+    def walk(self, bound: int) -> Callable[[bytes, int], int]:
+        """What finds the record of a key below `bound` from its newest one; see `walk_back`. Until the next change."""
+        previous = {row[0]: row[1] for row in self._unwritten()}
+        connection = self.database.connection
+
+        def below(key: bytes, record: int) -> int:
+            while record >= bound and record in previous:
+                record = previous[record]
+            return walk_back(connection, key, record, bound) if record >= bound else record
+
+        return below
+
+    def _unwritten(self) -> list[Row]:
+        """The rows that are only in memory, as the disk takes none just now: what was applied is read nevertheless."""
+        database = self.database
+        try:
+            database.insert_pending()
+        except DiskFull:
+            return database.pending
+        return []
 
     def previous_blobs(self, rows: Sequence[Row]) -> Iterator[bytes | None]:
         """For each row of whole revisions the blob that prev_kv shows, None where there is none or it is compacted."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from quorate.proto import kv_pb2, rpc_pb2
-from quorate.storage.mvcc import Store
+from quorate.storage.mvcc import REWOUND_REVISIONS_MIN, Store
 from quorate.storage.records import integer_field, parsed, without_value
 from quorate.wire.messages import MAIN_SHIFT
 
@@ -71,7 +71,7 @@ def is_large(store: Store, request: RangeRequest, revision: int) -> bool:
     span = store.count(request.key, request.range_end)
     if revision != store.seen_revision:
         behind = store.seen_revision - revision
-        if behind > max(1000, span // 4):
+        if behind > max(REWOUND_REVISIONS_MIN, span // 4):
             dead = store.index.dead_span(request.key, request.range_end)
             if span + dead > INLINE_KEYS_MAX:
                 return True

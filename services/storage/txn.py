@@ -6,13 +6,14 @@ of them runs, so a transaction that fails has changed nothing (contract 5.5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import eq, gt, lt, ne
 from typing import Any, Final
 
 from quorate.proto import rpc_pb2
 from quorate.storage import ranges
 from quorate.storage.headers import EMPTY_HEADER, nested
+from quorate.storage.index import OPEN_END
 from quorate.storage.lessor import NO_LEASE, Lessor
 from quorate.storage.mvcc import Store
 from quorate.storage.records import (
@@ -84,7 +85,7 @@ def run(store: Store, lessor: Lessor, request: rpc_pb2.TxnRequest) -> bytes:
     The caller has checked what does not depend on the state, and ends the store's transaction.
     """
     plan = Plan(store, request)
-    if check(store, lessor, plan) > DELETIONS_MAX:
+    if check(store, lessor, plan, []) > DELETIONS_MAX:
         raise CallFailed(errors.REQUEST_TOO_LARGE)
     return execute(store, lessor, plan)
 
@@ -141,9 +142,13 @@ def _relation(compare: rpc_pb2.Compare) -> Callable[[Any, Any], bool]:
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
-def check(store: Store, lessor: Lessor, plan: Plan) -> int:
+def check(store: Store, lessor: Lessor, plan: Plan, deleted: list[tuple[bytes, bytes]]) -> int:
     """CallFailed if an operation of the path cannot be done on the state before the transaction; how many keys the
-    path deletes at most."""
+    path deletes at most. `deleted` are the intervals that the operations before the path delete.
+
+    A put may keep the value of a pair that an operation before it deletes: etcd's rule against that does not see
+    a deletion of everything from a key on. All of its members end at such a transaction; here it is refused.
+    """
     deletions = 0
     for name, request in plan.steps:
         match name:
@@ -152,6 +157,8 @@ def check(store: Store, lessor: Lessor, plan: Plan) -> int:
                     raise CallFailed(errors.EMPTY_KEY)
                 if request.lease or request.ignore_value or request.ignore_lease:
                     check_put(store, lessor, request)
+                    if request.ignore_value or request.ignore_lease:
+                        check_kept(request.key, deleted)
             case "request_range":
                 revision = request.revision
                 if revision > store.revision:
@@ -160,8 +167,9 @@ def check(store: Store, lessor: Lessor, plan: Plan) -> int:
                     raise CallFailed(errors.COMPACTED)
             case "request_delete_range":
                 deletions += store.count(request.key, request.range_end)
+                deleted.append((request.key, request.range_end))
             case "request_txn":
-                deletions += check(store, lessor, request)
+                deletions += check(store, lessor, request, deleted)
             case _:
                 raise CallFailed(errors.KEY_NOT_FOUND)
     return deletions
@@ -172,6 +180,13 @@ def check_put(store: Store, lessor: Lessor, put: rpc_pb2.PutRequest) -> None:
     if (put.ignore_value or put.ignore_lease) and not store.alive(put.key):
         raise CallFailed(errors.KEY_NOT_FOUND)
     lessor.check(put.lease)
+
+
+def check_kept(key: bytes, deleted: Iterable[tuple[bytes, bytes]]) -> None:
+    """CallFailed if the key is in one of the intervals."""
+    for first, range_end in deleted:
+        if first <= key < range_end or (first <= key and range_end == OPEN_END) or (first == key and not range_end):
+            raise CallFailed(errors.KEY_NOT_FOUND)
 
 
 # --- execution -------------------------------------------------------------------------------------------------------

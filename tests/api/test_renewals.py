@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from struct import pack, unpack
 from typing import Any, cast
@@ -107,6 +108,17 @@ def test_a_request_need_not_be_written_as_we_would(ring: FakeRing, renewals: Ren
     assert [(1, 10), (2, 10)] == stream.answers
     with pytest.raises(DecodeError):
         renewals.add(stream, b"\x08")
+
+
+def test_a_request_with_more_than_an_id_is_not_kept(ring: FakeRing, renewals: Renewals) -> None:
+    """Whoever sends long ones, no two alike, would have all of them remembered."""
+    stream = FakeStream()
+    body = request(1) + b"\x7a\xff\x7f" + b"x" * 0x3FFF
+    held = sys.getrefcount(body)
+    renewals.add(stream, body)
+    ring.turn()
+    ring.answer()
+    assert ([(1, 10)], held) == (stream.answers, sys.getrefcount(body))
 
 
 def test_a_command_has_a_bound_and_so_have_the_renewals_that_wait(ring: FakeRing, renewals: Renewals) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from quorate.proto import auth_pb2, rpc_pb2
+from quorate.storage.apply import EXPIRE
 from quorate.storage.headers import MALFORMED
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
 from quorate.wire.identity import Caller, TokenGrant
-from quorate.wire.messages import Op, Origin, chunks_of, pack_chunk, pack_command
+from quorate.wire.messages import STORAGE_WORKER, Op, Origin, chunks_of, pack_chunk, pack_command
+from quorate.wire.requests import check_txn
 from tests.storage.member import CLUSTER_ID, MEMBER_ID, ORIGIN, Member
 
 ALARM = rpc_pb2.AlarmRequest
@@ -87,6 +89,18 @@ def test_a_corrupt_cluster_changes_nothing_more(member: Member) -> None:
     assert 1 == member.range(b"a").count
 
 
+def test_in_a_corrupt_cluster_leases_outlive_their_time(member: Member) -> None:
+    member.apply(Op.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=1, TTL=10))
+    member.put(b"a", lease=1)
+    expire = [pack_command(Op.LEASE_EXPIRE, EXPIRE.pack(1, 1))]
+    alarm(member, ALARM.ACTIVATE, rpc_pb2.CORRUPT)
+    member.apply_all(expire, STORAGE_WORKER)
+    assert 1 == member.range(b"a").count
+    alarm(member, ALARM.DEACTIVATE, rpc_pb2.CORRUPT)
+    member.apply_all(expire, STORAGE_WORKER)
+    assert 0 == member.range(b"a").count
+
+
 def test_a_put_that_reaches_the_quota_is_made_and_answered_with_an_error(tmp_path: Path) -> None:
     member = Member(tmp_path / "db", quota_bytes=200_000)
 
@@ -122,6 +136,26 @@ def test_an_alarm_stops_the_commands_behind_it_in_the_same_chunk(member: Member)
     _, result = member.applier.chunk(chunk)
     assert isinstance(result, bytes)
     assert errors.NO_SPACE.id == result[0]
+
+
+@pytest.mark.parametrize("kept", ["ignore_value", "ignore_lease"])
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_what_a_transaction_deletes_before_it_is_to_be_kept_is_not_found(
+    member: Member, kept: str, is_nested: bool
+) -> None:
+    """etcd lets a deletion of everything from a key on stand before such a put, and ends at it with all members."""
+    member.put(b"a", b"1")
+    txn = rpc_pb2.TxnRequest()
+    branch = txn.success.add().request_txn.success if is_nested else txn.success
+    branch.add().request_delete_range.CopyFrom(rpc_pb2.DeleteRangeRequest(key=b"a", range_end=b"\0"))
+    txn.success.add().request_put.CopyFrom(rpc_pb2.PutRequest(key=b"a", **{kept: True}))  # type: ignore[arg-type]
+    check_txn(txn)
+    fails_with(errors.KEY_NOT_FOUND, member.apply, Op.TXN, txn)
+    assert 1 == member.range(b"a").count
+    del txn.success[:]
+    txn.success.add().request_delete_range.CopyFrom(rpc_pb2.DeleteRangeRequest(key=b"a", range_end=b"A"))
+    txn.success.add().request_put.CopyFrom(rpc_pb2.PutRequest(key=b"a", **{kept: True}))  # type: ignore[arg-type]
+    assert 2 == len(member.apply(Op.TXN, txn).responses)
 
 
 # --- headers and malformed requests ----------------------------------------------------------------------------------
@@ -178,6 +212,18 @@ def test_a_put_with_fields_in_another_order_or_unknown_ones_is_understood(member
     member.apply(Op.PUT, b"\x12\x01v\x0a\x01a")
     member.apply(Op.PUT, b"\x0a\x01b\x12\x01w\x98\x06\x01")
     assert [b"v", b"w"] == [pair.value for pair in member.range(b"a", b"c").kvs]
+
+
+def test_a_length_written_longer_than_it_is_puts_what_every_reader_of_protobuf_reads(member: Member) -> None:
+    """Here the octets before the fields that follow are as many as the first octet of the length says by itself."""
+    first, then = b"\x0a\x01a\x12\x85\x00hello", b"\x0a\x01b\x12\x05other"
+    unknown = b"x" * (5 + 0x85 - len(first) - len(then) - 2)
+    body = first + then + bytes((0x7A, len(unknown))) + unknown
+    assert b"b" == rpc_pb2.PutRequest.FromString(body).key
+    member.apply(Op.PUT, body)
+    assert 0 == member.range(b"a").count
+    (pair,) = member.range(b"b").kvs
+    assert (b"b", b"other") == (pair.key, pair.value)
 
 
 def test_an_unknown_command_fails_alone(member: Member) -> None:

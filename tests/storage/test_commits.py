@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from quorate.proto import rpc_pb2
-from quorate.storage import commits, ranges
+from quorate.storage import commits, mvcc, ranges, schema
 from quorate.wire import errors
 from quorate.wire.messages import Kind, Op, pack_command
+from tests.storage.member import Member
 from tests.storage.test_service import Ring, get, put, ring
+from tests.support.failing_sqlite import failing
 
 __all__ = ["ring"]
 
@@ -37,6 +42,38 @@ def test_a_checkpoint_comes_when_so_much_was_written_and_not_before(ring: Ring) 
     assert made == asked
 
 
+def test_what_is_called_durable_was_synced_though_a_read_keeps_it_out_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def by_us(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def by_sqlite(path: str, call: str) -> None:
+        if call == "sync":
+            synced.append(Path(path).name)
+
+    monkeypatch.setattr(os, "fsync", by_us)
+    with failing(by_sqlite):
+        member = Member(tmp_path / "db")
+        database = member.state.database
+        reader = schema.open_reader(database.path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM history").fetchone()
+        member.put(b"a")
+        member.state.commit()
+        synced.clear()
+        database.start_checkpoint()
+        database.wait_for_checkpoint()
+        assert 1 == database.durable_index
+        assert "db-wal" in synced
+        reader.close()
+        member.close()
+
+
 def put_more_than_fits(ring: Ring) -> None:
     """Twenty keys are put, and the database must not grow."""
     execute = ring.state.database.connection.execute
@@ -57,6 +94,29 @@ def test_with_a_full_disk_nothing_is_lost_and_work_goes_on_when_there_is_room(ri
     execute("PRAGMA max_page_count = 1000000")
     ring.until(lambda: not ring.state.is_dirty)
     assert (20,) == execute("SELECT count(*) FROM history").fetchone()
+
+
+@pytest.mark.parametrize("range_end", [b"", b"\0"], ids=["a key", "an interval"])
+@pytest.mark.parametrize("is_rewound", [False, True])
+def test_with_a_full_disk_a_transaction_that_reads_the_past_is_applied_as_everywhere(
+    ring: Ring, range_end: bytes, is_rewound: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_rewound:
+        monkeypatch.setattr(mvcc, "REWOUND_REVISIONS_MIN", 0)
+    ring.entry(put(b"old", b"1"), put(b"old", b"2"))
+    ring.results()
+    ring.until(lambda: not ring.state.is_dirty)
+    put_more_than_fits(ring)
+    request = rpc_pb2.TxnRequest()
+    request.success.add().request_put.key = b"old"
+    for revision in (2, 3, 23):
+        asked = rpc_pb2.RangeRequest(key=b"old", range_end=range_end, revision=revision)
+        request.success.add().request_range.CopyFrom(asked)
+    ring.entry(pack_command(Op.TXN, request.SerializeToString()))
+    ((_, _, _, [(error_id, body)]),) = ring.results()
+    assert not error_id
+    _, *found = rpc_pb2.TxnResponse.FromString(body).responses
+    assert [b"1", b"2", b"2"] == [each.response_range.kvs[-1].value for each in found]
 
 
 def test_a_stop_while_the_disk_is_full_is_an_orderly_one(ring: Ring) -> None:

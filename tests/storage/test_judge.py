@@ -126,6 +126,14 @@ def test_a_put_with_more_than_key_and_value_is_not_plain(request_: rpc_pb2.PutRe
     assert plain_put_key(request_.SerializeToString()) == b""
 
 
+def test_a_key_that_is_judged_is_the_key_that_is_put_however_lengths_are_written(member: Guarded) -> None:
+    """alice may write "a". A length of two octets where one would do makes the put one of another key to some."""
+    closed, mine = b"\x0a\x01c\x12\x85\x00hello", b"\x0a\x01a"
+    unknown = b"x" * (5 + 0x85 - len(closed) - len(mine) - 2)
+    member.do("alice", Op.PUT, closed + mine + bytes((0x7A, len(unknown))) + unknown)
+    assert [b"a"] == list(member.state.store.index.live)
+
+
 def test_fields_that_come_twice_are_not_plain() -> None:
     first, second = (rpc_pb2.PutRequest(key=key, value=b"1").SerializeToString() for key in (b"a", b"z"))
     assert plain_put_key(first + second) == b""

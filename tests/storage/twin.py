@@ -42,7 +42,7 @@ class Twin:
                 response = self._delete(draft, changes, request)
             case rpc_pb2.TxnRequest():
                 path = self._path(draft, request)
-                self._check(draft, path)
+                self._check(draft, path, set())
                 response = self._txn(draft, changes, path)
             case rpc_pb2.CompactionRequest():
                 return self._compact(request)
@@ -155,18 +155,24 @@ class Twin:
                 return False
         return True
 
-    def _check(self, now: State, path: Any) -> None:
+    def _check(self, now: State, path: Any, gone: set[bytes]) -> None:
         _, operations, inner = path
         for operation, nested in zip(operations, inner, strict=True):
             if operation.HasField("request_put"):
-                self._check_put(now, operation.request_put, txn=True)
+                put = operation.request_put
+                self._check_put(now, put, txn=True)
+                if (put.ignore_value or put.ignore_lease) and put.key in gone:
+                    raise CallFailed(errors.KEY_NOT_FOUND)
+            elif operation.HasField("request_delete_range"):
+                deletion = operation.request_delete_range
+                gone |= {key for key in now if within(key, deletion.key, deletion.range_end)}
             elif operation.HasField("request_range"):
                 if operation.request_range.revision > self.revision:
                     raise CallFailed(errors.FUTURE_REV)
                 if operation.request_range.revision and operation.request_range.revision < self.compact_revision:
                     raise CallFailed(errors.COMPACTED)
             elif nested:
-                self._check(now, nested)
+                self._check(now, nested, gone)
 
     def _txn(self, draft: State, changes: Changes, path: Any) -> rpc_pb2.TxnResponse:
         succeeded, operations, inner = path

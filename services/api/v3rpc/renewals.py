@@ -20,6 +20,7 @@ from quorate.wire.messages import Op
 TOGETHER_MAX: Final = 4096  # renewals in one command: a millisecond of storage
 WAITING_MAX: Final = 20_000  # renewals of one worker without an answer, as of commands
 KNOWN_MAX: Final = 65_536  # requests remembered with what they say; beyond it all are read anew
+KNOWN_BYTES_MAX: Final = 11  # of one of them: an id and nothing else
 
 
 class Stream(Protocol):
@@ -98,7 +99,9 @@ class Renewals:
         lease_id = LeaseKeepAliveRequest.FromString(body).ID
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()
-        known = self._known[body] = lease_id, LeaseKeepAliveResponse(ID=lease_id).SerializeToString()
+        known = lease_id, LeaseKeepAliveResponse(ID=lease_id).SerializeToString()
+        if len(body) <= KNOWN_BYTES_MAX:
+            self._known[body] = known
         return known
 
 
