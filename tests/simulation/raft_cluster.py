@@ -465,14 +465,18 @@ class SimCluster:
             self._restart(member)
 
     def converges(self, time_max: int) -> bool:
-        """True if the voters agree on a leader and something new is committed and applied on all members."""
+        """True if the voters agree on a leader, something new is committed and applied on all members, and none of
+        them waits any more for what it asked before."""
         goal = self.ledger.committed_index + 5
+        asked = self._number
 
         def has_converged() -> bool:
             leader = self.leader()
             if leader is None or leader.core.conf_state.is_joint:
                 return False
             members = [self.members[member_id] for member_id in leader.core.conf_state.members()]
+            if any(min(m.reads, default=asked) < asked for m in members):
+                return False
             return all(m.applied_index >= goal and m.core.leader_id == leader.id for m in members)
 
         return self.run(has_converged, time_max)

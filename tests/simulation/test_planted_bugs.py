@@ -73,7 +73,7 @@ def confirms_reads_without_asking(patch: pytest.MonkeyPatch) -> None:
         original(state)
         for progress in state.progress.values():
             progress.read_seq = state.read_rounds.seq
-        replication._confirm_reads(state)
+        replication.confirm_reads(state)
 
     patch.setattr(replication, "start_reads", start_reads)
 

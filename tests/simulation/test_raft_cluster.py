@@ -41,6 +41,7 @@ def run_seed(seed: int, kinds: tuple[str, ...] = ()) -> SimCluster:
         pre_vote=rng.random() < 0.8,
         append_bytes_max=rng.choice([8, 64, 1 << 20]),
         inflight_appends_max=rng.choice([1, 2, 8]),
+        inflight_bytes_max=random.Random(f"{seed} window").choice([8, 64, 4 << 20]),
         apply_bytes_max=rng.choice([8, 1 << 20]),
         read_rounds_max=rng.choice([1, 2]),
     )

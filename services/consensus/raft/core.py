@@ -373,6 +373,8 @@ def _finish_conf_change(state: State) -> None:
         del state.progress[member_id]
     if not state.conf.is_voter(state.id):
         state.become_follower(state.term, NOBODY)
+    else:
+        replication.confirm_reads(state)  # whoever left answers no more
 
 
 _STEPS: dict[type[Any], Callable[[State, Any], None]] = {

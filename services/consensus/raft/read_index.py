@@ -88,13 +88,13 @@ class ReadRequests:
     nothing. A question that stays unanswered is asked again under a new number.
     """
 
-    __slots__ = ("_age", "_asked", "_next_ctx", "_waiting")
+    __slots__ = ("_asked", "_next_ctx", "_ticks", "_waiting")
 
     def __init__(self, first_ctx: int):
         self._next_ctx = first_ctx
-        self._asked: dict[int, list[int]] = {}
+        self._asked: dict[int, tuple[int, list[int]]] = {}  # when, by `_ticks`, and for which reads
         self._waiting: list[int] = []
-        self._age = 0
+        self._ticks = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -108,27 +108,26 @@ class ReadRequests:
         if not self._waiting or len(self._asked) >= asked_max:
             return None
         self._next_ctx += 1
-        self._asked[self._next_ctx] = self._waiting
+        self._asked[self._next_ctx] = (self._ticks, self._waiting)
         self._waiting = []
-        self._age = 0
         return self._next_ctx
 
     def answer(self, ctx: int) -> list[int]:
         """The reads question `ctx` was asked for; none if it is not (any longer) ours."""
-        return self._asked.pop(ctx, [])
+        _, reads = self._asked.pop(ctx, (0, []))
+        return reads
 
     def tick(self, patience_ticks: int) -> None:
-        """Puts reads back into the queue when questions stayed unanswered for `patience_ticks`."""
+        """Puts the reads of questions that stayed unanswered for `patience_ticks` back into the queue."""
+        self._ticks += 1
         if not self._asked:
             return
-        self._age += 1
-        if self._age >= patience_ticks:
-            self._waiting[:0] = [read for reads in self._asked.values() for read in reads]
-            self._asked.clear()
+        overdue = [ctx for ctx, (asked_at, _) in self._asked.items() if self._ticks - asked_at >= patience_ticks]
+        self._waiting[:0] = [read for ctx in overdue for read in self.answer(ctx)]
 
     def reset(self) -> list[int]:
         """The leader changed: forgets and returns all reads."""
-        reads = [read for reads in self._asked.values() for read in reads] + self._waiting
+        reads = [read for _, reads in self._asked.values() for read in reads] + self._waiting
         self._asked.clear()
         self._waiting = []
         return reads

@@ -65,8 +65,9 @@ def _send_to(state: State, member_id: int, progress: Progress) -> None:
         state.messages.append(Commit(state.id, member_id, state.term, commit))
 
 
-def _send_append(state: State, member_id: int, progress: Progress) -> bool:
-    """One Append from next_index on, possibly without entries; False if a snapshot is needed instead."""
+def _send_append(state: State, member_id: int, progress: Progress, is_question: bool = False) -> bool:
+    """One Append from next_index on, without entries where there are none or as a mere question; False if a snapshot
+    is needed instead."""
     log = state.log
     prev_index = progress.next_index - 1
     prev_term = log.term(prev_index)
@@ -76,7 +77,7 @@ def _send_append(state: State, member_id: int, progress: Progress) -> bool:
             state.snapshot_peers.append(member_id)
         return False
     last_index = log.last_index
-    if prev_index == last_index:
+    if is_question or prev_index == last_index:
         state.messages.append(Append(state.id, member_id, state.term, prev_index, prev_term, state.commit_index, ()))
         return True
     entries = log.entries(prev_index + 1, last_index, state.config.append_bytes_max)
@@ -168,7 +169,7 @@ def on_heartbeat_ack(state: State, message: HeartbeatAck) -> None:
             raise ImpossibleMessage(f"read round {message.read_seq} is confirmed before it began")
         progress.read_seq = message.read_seq
         if state.read_rounds.awaits(message.read_seq):
-            _confirm_reads(state)
+            confirm_reads(state)
 
 
 def _look_for_losses(state: State, member_id: int, progress: Progress) -> None:
@@ -178,8 +179,8 @@ def _look_for_losses(state: State, member_id: int, progress: Progress) -> None:
         return
     if len(progress.inflights) >= state.config.inflight_appends_max:
         progress.free_first()
-    if progress.next_index > state.log.last_index:
-        _send_append(state, member_id, progress)  # empty: a follower that missed something rejects it
+    if progress.next_index > state.log.last_index or progress.inflight_bytes >= state.config.inflight_bytes_max:
+        _send_append(state, member_id, progress, is_question=True)  # a follower that missed something rejects it
 
 
 def report_snapshot(state: State, member_id: int, ok: bool, index: int) -> None:
@@ -204,10 +205,11 @@ def start_reads(state: State) -> None:
         if member_id != state.id and state.conf.is_voter(member_id):
             _send_heartbeat(state, member_id, progress)
     if len(state.conf.voters) == 1:
-        _confirm_reads(state)  # nobody else will
+        confirm_reads(state)  # nobody else will
 
 
-def _confirm_reads(state: State) -> None:
+def confirm_reads(state: State) -> None:
+    """Releases the reads of the rounds that a quorum has answered; the quorum may have changed since they began."""
     rounds = state.read_rounds
     seqs = {member: progress.read_seq for member, progress in state.progress.items()}
     seqs[state.id] = rounds.seq
