@@ -250,7 +250,7 @@ class AuthStore:
             raise CallFailed(errors.USER_ALREADY_EXIST)
         user = auth_pb2.User(name=request.name.encode(), options=request.options)
         if not request.options.no_password:
-            user.password = base64.b64decode(request.hashedPassword)
+            user.password = _decoded(request.hashedPassword)
         self._save_user(user)
         return rpc_pb2.AuthUserAddResponse()
 
@@ -268,7 +268,7 @@ class AuthStore:
     def _change_password(self, body: bytes) -> Message:
         request = rpc_pb2.AuthUserChangePasswordRequest.FromString(body)
         user = self._user(request.name)
-        user.password = b"" if user.options.no_password else base64.b64decode(request.hashedPassword)
+        user.password = b"" if user.options.no_password else _decoded(request.hashedPassword)
         self._save_user(user)
         self._forget_tokens_of(request.name)
         return rpc_pb2.AuthUserChangePasswordResponse()
@@ -397,3 +397,11 @@ class AuthStore:
         del self._tokens[token]
         self._deadlines.pop(token, None)
         self.changes.append(Change("token", token, None))
+
+
+def _decoded(hashed: str) -> bytes:
+    """The hash of a password as a request has it; CallFailed with etcd's text for what is no base64."""
+    try:
+        return base64.b64decode(hashed, validate=True)
+    except ValueError:
+        raise CallFailed(errors.NO_PASSWORD_USER) from None

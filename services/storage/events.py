@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quorate.storage.database import Row
 from quorate.storage.mvcc import Store
-from quorate.storage.records import frame_bytes, key_value_of
+from quorate.storage.records import frame_bytes, key_value_of, varint
 from quorate.wire.messages import EVENT, EVENTS
 
 
@@ -19,7 +19,7 @@ def pack_events(store: Store, rows: list[Row], before: int, after: int, with_pre
     for record, _, key, blob in rows:
         start = frame_bytes(len(blob))
         key_bytes = len(key)
-        key_start = 2 if key_bytes < 0x80 else 3 if key_bytes < 0x4000 else 4
+        key_start = 2 if key_bytes < 0x80 else _key_start(key_bytes)
         parts.append(pack(record, key_bytes, len(blob) - start, 0, key_start) + blob[start:])
     return parts
 
@@ -28,5 +28,10 @@ def event_parts(record: int, key: bytes, blob: bytes, previous: bytes) -> tuple[
     """One event: its header, its KeyValue and the KeyValue before it."""
     key_value = key_value_of(blob)
     key_bytes = len(key)
-    key_start = 2 if key_bytes < 0x80 else 3 if key_bytes < 0x4000 else 4
+    key_start = 2 if key_bytes < 0x80 else _key_start(key_bytes)
     return EVENT.pack(record, key_bytes, len(key_value), len(previous), key_start), key_value, previous
+
+
+def _key_start(key_bytes: int) -> int:
+    """Where a longer key starts in its KeyValue: behind its tag and its length."""
+    return 1 + len(varint(key_bytes))

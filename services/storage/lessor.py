@@ -29,6 +29,7 @@ NO_LEASE: Final = 0
 RENEWED: Final = Struct("<QI")  # log index and how many leases were granted or renewed there; their ids (i64) follow
 RENEWALS_KEPT: Final = 50_000  # written one record after the other, and four of each lease
 CHECKPOINT_SECONDS: Final = 300  # etcd's interval; shorter leases end or are renewed before it matters
+CHECKPOINT_TTL_MAX: Final = (1 << 32) - 1  # what a checkpoint can say: a lease of centuries begins anew instead
 
 
 class Lease:
@@ -235,7 +236,10 @@ class Lessor:
             if lease is None or lease.granted_ttl <= CHECKPOINT_SECONDS:
                 continue
             remaining_ttl = ceil(lease.remaining(now))
-            if remaining_ttl > 0 and lease.remaining_ttl - remaining_ttl >= CHECKPOINT_SECONDS / 2:
+            if (
+                0 < remaining_ttl <= CHECKPOINT_TTL_MAX
+                and lease.remaining_ttl - remaining_ttl >= CHECKPOINT_SECONDS / 2
+            ):
                 due.append((lease.lease_id, lease.renewed_index, remaining_ttl))
         return due
 

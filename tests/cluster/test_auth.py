@@ -118,6 +118,17 @@ def test_a_changed_password_ends_every_token_of_the_user_on_every_member(guarded
     guarded.as_root("Auth/UserChangePassword", change)
 
 
+def test_a_password_changed_to_none_lets_nobody_in(guarded: Guarded) -> None:
+    change = rpc_pb2.AuthUserChangePasswordRequest(name="bob")
+    guarded.as_root("Auth/UserChangePassword", change)
+    for password in ("", PASSWORD):
+        with pytest.raises(Refused, match=errors.AUTH_FAILED.text):
+            guarded.login(guarded.cluster.nodes[0], "bob", password)
+    change.password = PASSWORD
+    guarded.as_root("Auth/UserChangePassword", change)
+    guarded.login(guarded.cluster.nodes[0], "bob")
+
+
 def test_a_token_is_good_on_a_member_that_has_not_heard_of_it_yet(guarded: Guarded) -> None:
     for node in guarded.cluster.nodes:
         guarded.login(node, "alice")

@@ -162,6 +162,12 @@ def test_root_cannot_saw_off_its_own_branch_while_auth_is_on(store: AuthStore) -
         (Op.USER_ADD, rpc_pb2.AuthUserAddRequest(name="alice"), errors.USER_ALREADY_EXIST),
         (Op.USER_DELETE, rpc_pb2.AuthUserDeleteRequest(name="x"), errors.USER_NOT_FOUND),
         (Op.USER_CHANGE_PASSWORD, rpc_pb2.AuthUserChangePasswordRequest(name="x"), errors.USER_NOT_FOUND),
+        (Op.USER_ADD, rpc_pb2.AuthUserAddRequest(name="eve", hashedPassword="!!"), errors.NO_PASSWORD_USER),
+        (
+            Op.USER_CHANGE_PASSWORD,
+            rpc_pb2.AuthUserChangePasswordRequest(name="bob", hashedPassword="YQ"),
+            errors.NO_PASSWORD_USER,
+        ),
         (Op.USER_GRANT_ROLE, rpc_pb2.AuthUserGrantRoleRequest(user="x", role="ab"), errors.USER_NOT_FOUND),
         (Op.USER_GRANT_ROLE, rpc_pb2.AuthUserGrantRoleRequest(user="bob", role="x"), errors.ROLE_NOT_FOUND),
         (Op.USER_REVOKE_ROLE, rpc_pb2.AuthUserRevokeRoleRequest(name="x", role="ab"), errors.USER_NOT_FOUND),

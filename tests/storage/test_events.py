@@ -66,3 +66,14 @@ def test_a_pair_deleted_and_put_in_one_transaction_is_new(member: Member) -> Non
     txn.success.add().request_put.CopyFrom(rpc_pb2.PutRequest(key=b"k", value=b"new"))
     member.apply(Op.TXN, txn)
     assert [("PUT", None), ("DELETE", b"old"), ("PUT", None)] == published(member) == caught_up(member)
+
+
+@pytest.mark.parametrize("with_previous", [False, True])
+@pytest.mark.parametrize("key_bytes", [0x7F, 0x80, 0x3FFF, 0x4000, 0x1FFFFF, 0x200000])
+def test_a_key_of_any_size_is_the_key_of_its_event(member: Member, key_bytes: int, with_previous: bool) -> None:
+    key = bytes(range(256)) * (key_bytes // 256 + 1)
+    member.put(key[:key_bytes])
+    store = member.state.store
+    body = b"".join(pack_events(store, store.database.pending, 1, store.revision, with_previous))
+    ((_, told, _, _),) = changes_of(body, EVENTS.size, 1)
+    assert key[:key_bytes] == told

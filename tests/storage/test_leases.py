@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from quorate.node import logs
 from quorate.proto import rpc_pb2
 from quorate.storage.apply import CHECKPOINT, EXPIRE
+from quorate.storage.auto_compaction import policy
+from quorate.storage.corruption import Corruption
 from quorate.storage.lessor import EXPIRE_RETRY_SECONDS, RENEWALS_KEPT, TTL_MAX, Lessor
+from quorate.storage.proposer import Proposer
 from quorate.wire import errors
 from quorate.wire.errors import CallFailed, EtcdError
-from quorate.wire.messages import Op
+from quorate.wire.messages import Op, commands_of
 from tests.storage.member import Member
 
 
@@ -287,6 +291,17 @@ def test_a_restart_begins_with_what_was_left_and_a_renewal_with_all_of_it(member
     leases = member.state.lessor.leases
     assert (600, 3600) == tuple(round(leases[lease_id].remaining(member.now)) for lease_id in (1, 2))
     assert 3600 == leases[1].granted_ttl
+
+
+def test_a_lease_of_centuries_is_not_checkpointed_and_holds_up_nothing(member: Member) -> None:
+    grant(member, 1, TTL_MAX)
+    grant(member, 2, 3600)
+    proposer = Proposer(
+        member.applier, policy("periodic", "0", 0.0), Corruption(0, 0, False, 0.0), logs.named("storage")
+    )
+    proposer.commands(member.now, is_leader=True)
+    ((_, _, body),) = commands_of(b"".join(proposer.commands(member.now + 301, is_leader=True)))
+    assert [(2, 2, 3299)] == list(CHECKPOINT.iter_unpack(body))
 
 
 def test_a_checkpoint_of_a_lease_that_was_renewed_since_is_void() -> None:

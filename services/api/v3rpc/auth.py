@@ -107,7 +107,8 @@ class Auth:
         password, request.password = request.password, ""
 
         async def changed() -> bytes:
-            request.hashedPassword = await self._hashed(password)
+            if password:  # without one etcd takes the hash as it is; an empty one is nobody's password
+                request.hashedPassword = await self._hashed(password)
             return await self._ask(
                 self._ring.writes, Op.USER_CHANGE_PASSWORD, request.SerializeToString(), expires_at, context.identity
             )
