@@ -164,7 +164,11 @@ def _wait_for_grant(claim: Claim, urls: list[str], help_: Help) -> Grant:
 
 
 class Rejoining:
-    """Asks for the vote back when the member has caught up, once a second, until it has it."""
+    """Asks for the vote back when the member has caught up, once a second, until it has it.
+
+    It has caught up when its storage has what was committed a tick ago: under writes it never has just what is
+    committed now, as storage tells only from time to time how far it is.
+    """
 
     def __init__(self, driver: Driver, calls: Calls) -> None:
         self.recoveries = 0  # since this process began
@@ -172,6 +176,7 @@ class Rejoining:
         self._calls = calls
         self._mark = driver.wal.directory / MARK
         self._next_try = 0.0
+        self._goal = 0  # commit index of an earlier look, for storage to reach; 0: none yet
         self.is_recovering = self._mark.exists()
         self._wants_vote = self.is_recovering and _wants_vote(self._mark)
 
@@ -181,7 +186,7 @@ class Rejoining:
         if not self.is_recovering or driver.core.leader_id == NOBODY:
             return
         own = driver.membership.members.get(driver.member_id)
-        if own is None or not driver.stream.is_current():
+        if own is None or not self._has_caught_up():
             return
         committed = driver.core.conf_state_at(driver.core.commit_index)  # a new leader may know of no more than that
         if own.id in (committed.voters if self._wants_vote else committed.members()) and not committed.is_joint:
@@ -190,6 +195,13 @@ class Rejoining:
             self._next_try = now + 1.0
             request = rpc.MemberPromoteRequest(ID=own.id).SerializeToString()
             self._calls.perform(ClusterOp.MEMBER_PROMOTE, request, lambda _outcome: None)
+
+    def _has_caught_up(self) -> bool:
+        goal = self._goal
+        if goal and not self._driver.stream.has(goal):
+            return False
+        self._goal = self._driver.core.commit_index
+        return goal > 0
 
     def _end(self, own: Member) -> None:
         self.is_recovering = False

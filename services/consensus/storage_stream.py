@@ -58,9 +58,9 @@ class StorageStream:
         """Which run of storage is there."""
         return self.channel.peer_incarnation
 
-    def is_current(self) -> bool:
-        """Storage is there and has applied what this member knows to be committed."""
-        return self.is_open and self.applied_index >= self._core.commit_index > 0
+    def has(self, index: int) -> bool:
+        """Storage is there and has applied what the log has up to `index`."""
+        return self.is_open and self.applied_index >= index
 
     def hand(self, committed: Sequence[Entry]) -> None:
         """Put committed entries into the stream; without one they are replayed when storage is there."""

@@ -28,14 +28,15 @@ class Situation:
     def __init__(self, directory: Path, *confs: ConfState) -> None:
         (directory / MARK).write_text('{"votes": true}')
         self.asked: list[bytes] = []
-        self.core = SimpleNamespace(leader_id=1, commit_index=0, conf_state_at=lambda index: confs[index])
+        self.core = SimpleNamespace(leader_id=1, commit_index=1, conf_state_at=lambda index: confs[index - 1])
+        self.applied_index = self.core.commit_index
         own = Member(3, ("http://10.0.0.3:2380",), is_learner=3 not in confs[-1].voters)
         driver: Any = SimpleNamespace(
             member_id=3,
             core=self.core,
             membership=SimpleNamespace(members={3: own}),
             wal=SimpleNamespace(directory=directory),
-            stream=SimpleNamespace(is_current=lambda: True),
+            stream=SimpleNamespace(has=lambda index: self.applied_index >= index),
         )
         calls: Any = SimpleNamespace(perform=lambda _op, request, _done: self.asked.append(request))
         self.rejoining = Rejoining(driver, calls)
@@ -43,21 +44,45 @@ class Situation:
 
 def test_a_learner_asks_for_its_vote_once_a_second(tmp_path: Path) -> None:
     made = Situation(tmp_path, LEARNER)
-    for now in (10.0, 10.5, 11.0, 11.9):
+    for now in (9.9, 10.0, 10.5, 11.0, 11.9):
         made.rejoining.look(now)
     assert len(made.asked) == 2
     assert made.rejoining.is_recovering
+
+
+def test_under_writes_that_never_end_a_member_has_caught_up_when_it_has_what_was_committed_a_tick_ago(
+    tmp_path: Path,
+) -> None:
+    made = Situation(tmp_path, *[LEARNER] * 30)
+    for commit_index in range(10, 30, 5):
+        made.core.commit_index = commit_index
+        made.applied_index = commit_index - 3  # storage tells from time to time
+        made.rejoining.look(float(commit_index))
+    assert len(made.asked) == 3
+
+
+def test_a_member_whose_storage_lags_does_not_ask_for_its_vote(tmp_path: Path) -> None:
+    made = Situation(tmp_path, *[LEARNER] * 30)
+    made.core.commit_index, made.applied_index = 20, 0
+    for now in (10.0, 20.0, 30.0):
+        made.rejoining.look(now)
+        made.applied_index += 9
+    assert not made.asked
+    made.applied_index = 20
+    made.rejoining.look(40.0)
+    assert made.asked
 
 
 @pytest.mark.parametrize("committed", [LEARNER, JOINT])
 def test_a_vote_that_is_not_committed_does_not_end_it(tmp_path: Path, committed: ConfState) -> None:
     """Its leader may be gone with it, and the next one may never hear of it."""
     made = Situation(tmp_path, committed, VOTER)
-    made.rejoining.look(10.0)
+    for now in (10.0, 10.1):
+        made.rejoining.look(now)
     assert made.rejoining.is_recovering
     assert (tmp_path / MARK).exists()
-    made.core.commit_index = 1
-    made.rejoining.look(10.1)
+    made.core.commit_index = made.applied_index = 2
+    made.rejoining.look(10.2)
     assert not made.rejoining.is_recovering
     assert not (tmp_path / MARK).exists()
 

@@ -105,7 +105,7 @@ class ConsensusHost:
         driver, parts = self.driver, self.parts
         if driver is None or parts is None or parts.rejoining.is_recovering or parts.rebuilding.is_waiting:
             return False
-        return driver.stream.is_current()
+        return driver.stream.has(max(1, driver.core.commit_index))
 
     def _removed(self) -> None:
         if not self.is_removed:
