@@ -1,8 +1,12 @@
 FROM python:3.12-slim
 
-# Only what the installation needs: the code's layers change, those of the dependencies seldom do.
+# The dependencies have a layer of their own: the code changes, they seldom do.
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE supervisord.conf ./
+COPY pyproject.toml ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+        > requirements.txt \
+    && pip install --no-cache-dir --disable-pip-version-check --requirement requirements.txt
+COPY README.md LICENSE supervisord.conf ./
 COPY services services
 RUN pip install --no-cache-dir --disable-pip-version-check . \
     && groupadd --system --gid 2379 quorate \

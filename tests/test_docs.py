@@ -67,6 +67,12 @@ def test_kubernetes_manifest_starts_the_node_with_flags_that_exist() -> None:
     assert set(config.initial_members) == {"quorate-0", "quorate-1", "quorate-2"}
 
 
+def test_the_containers_have_one_image() -> None:
+    """Each build gives another image, and `docker compose up` begins containers of another than the last anew."""
+    services = [yaml.safe_load((ROOT / f"docker-compose{kind}.yml").read_text())["services"] for kind in ("", ".tls")]
+    assert [[name for name, service in each.items() if "build" in service] for each in services] == [["node1"], []]
+
+
 @pytest.mark.parametrize("node", ["node1", "node2", "node3"])
 def test_the_compose_files_give_settings_that_make_sense(node: str) -> None:
     plain, tls = (yaml.safe_load((ROOT / f"docker-compose{kind}.yml").read_text()) for kind in ("", ".tls"))

@@ -5,6 +5,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +32,14 @@ class Composed:
     """The cluster of the compose file, under a project name and on ports of its own."""
 
     def __init__(self, *files: str) -> None:
-        self._files = [word for file in files for word in ("--file", file)]
+        self.take(*files)
         self.ports = [free_port() for _ in range(3)]
         self._project = f"quorate-test-{self.ports[0]}"
         self._environment = os.environ | {f"NODE{number}_PORT": str(port) for number, port in enumerate(self.ports, 1)}
+
+    def take(self, *files: str) -> None:
+        """These compose files from now on; the default one for none."""
+        self._files = [word for file in files for word in ("--file", file)]
 
     def compose(self, *words: str, seconds_max: int = START_S_MAX) -> str:
         command = ["docker", "compose", *self._files, "--project-name", self._project, *words]
@@ -110,3 +115,24 @@ def test_with_the_tls_file_everybody_shows_a_certificate_and_no_node_has_the_aut
         context.load_cert_chain(tmp_path / "client" / "root.pem", tmp_path / "client" / "root-key.pem")
         for port in composed.ports:
             assert health(f"https://127.0.0.1:{port}/health", context)[0]
+
+
+@pytest.mark.timeout(BUILD_S_MAX + 5 * START_S_MAX)
+def test_containers_without_certificates_take_them_one_by_one(tmp_path: Path) -> None:
+    with running() as composed:
+        call(composed.ports[0], "/v3/kv/put", {"key": "a2VwdA==", "value": "MQ=="})
+        for node in ("node1", "node2", "node3"):
+            composed.take()
+            listed = composed.compose("exec", node, "quoratectl", "member", "list")
+            (member,) = (line.partition(",")[0] for line in listed.splitlines() if f" {node}," in line)
+            peer = f"--peer-urls=https://{node}:2380"
+            composed.compose("exec", node, "quoratectl", "member", "update", member, peer)
+            composed.take("docker-compose.yml", "docker-compose.tls.yml")
+            composed.compose("up", "--detach", "--wait", node)
+        composed.compose("cp", "certificates:/client", str(tmp_path / "client"))
+        files = ["--cacert", "/client/ca.pem", "--cert", "/client/root.pem", "--key", "/client/root-key.pem"]
+        for port in composed.ports:
+            command = [sys.executable, "-c", "from quorate.ctl.quoratectl import main; main()"]
+            command += [f"{tmp_path}{word}" if word.startswith("/") else word for word in files]
+            command += ["--endpoints", f"https://127.0.0.1:{port}", "get", "kept", "--print-value-only"]
+            assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == "1\n"
