@@ -111,7 +111,7 @@ def start(directory: Path, count: int) -> list[Member]:
                 [sys.executable, "-m", "quorate.consensus"], env=environment, stdout=output, stderr=output
             )
         storage = Endpoint(config.run_path, Address(Part.STORAGE))
-        storage.connect(Address(Part.CONSENSUS), lambda: STORAGE_HELLO.pack(0))
+        storage.connect(Address(Part.CONSENSUS), lambda: STORAGE_HELLO.pack(0, 0))
         api = Endpoint(config.run_path, Address(Part.API))
         api.connect(Address(Part.CONSENSUS))
         members.append(Member(config, process, storage, api))

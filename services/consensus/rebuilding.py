@@ -1,6 +1,7 @@
-"""A member whose database is gone while its log is whole: it votes and acknowledges on, and asks for an image.
+"""A member whose database is gone while its log is whole: it votes and acknowledges on, and gets the data back.
 
-The log is not touched. Whoever leads sends images; a leader that needs one itself hands over first.
+The log is not touched. If it reaches back to its beginning, storage gets everything from there. Else it asks for an
+image: whoever leads sends images; a leader that needs one itself hands over first.
 """
 
 from __future__ import annotations
@@ -18,29 +19,40 @@ from quorate.wire.messages import ClusterOp
 log = logs.named("healing")
 
 ASK_S: Final = 3.0  # again, as a question may be lost with its leader
-AILMENT: Final = "quorate: this member lost its database and is getting it from the others"
+AILMENT: Final = "quorate: this member lost its database and is getting it back"
 
 
 class Rebuilding:
-    """Asks until the driver has an image to give to storage."""
+    """Asks until the driver has an image to give to storage, and counts."""
 
     def __init__(self, driver: Driver) -> None:
         self.rebuilt = 0  # since this process began
         self._driver = driver
         self._next_ask = 0.0
         self._is_told = False
+        self._goal: int | None = None  # the index committed when the loss was seen: the database is rebuilt up to there
 
     @property
     def is_waiting(self) -> bool:
-        """Storage needs an image."""
-        return self._driver.stream.lacks_image
+        """Storage has not got back what was lost."""
+        return self._goal is not None or self._driver.stream.is_anew or self._driver.stream.lacks_image
 
     def look(self, now: float) -> None:
         """Once a tick."""
-        driver = self._driver
-        if not driver.stream.lacks_image:
-            self._is_told = False
+        stream = self._driver.stream
+        if self._goal is None and self.is_waiting:
+            self._goal = self._driver.core.commit_index or None  # nothing is known yet
+        if stream.lacks_image:
+            self._look_for_image(now)
             return
+        self._is_told = False
+        if self._goal is not None and stream.has(self._goal):
+            self._goal, stream.is_anew = None, False
+            self.rebuilt += 1
+            log.warn("the database is whole again", applied_index=stream.applied_index)
+
+    def _look_for_image(self, now: float) -> None:
+        driver = self._driver
         others = [number for number in driver.membership.members if number != driver.member_id]
         if not others:
             raise OperatorError(
@@ -50,7 +62,6 @@ class Rebuilding:
             )
         if not self._is_told:
             self._is_told = True
-            self.rebuilt += 1
             log.error("the database is lost; asking the others for an image", others=[f"{one:x}" for one in others])
         if now >= self._next_ask and driver.core.leader_id != NOBODY:
             self._next_ask = now + ASK_S

@@ -135,7 +135,7 @@ class Stats(Collector):
     def _healing(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "quorate_recovering",
-            "Whether this member lost its log or its database and gets it from the others.",
+            "Whether this member lost its log or its database and has not got it back yet.",
             value=self._rejoining.is_recovering or self._rebuilding.is_waiting,
         )
         recoveries = CounterMetricFamily(

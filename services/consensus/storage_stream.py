@@ -43,6 +43,7 @@ class StorageStream:
         self.channel = channel
         self.is_open = False  # storage is told entries
         self.lacks_image = False  # what storage has cannot be continued from the log
+        self.is_anew = False  # storage had to set its database aside; whoever sees to that takes it back
         self.is_installing = False  # storage was given an image and has not come back with it
         self.start_index: int | None = None  # where it wants to go on, until the log is committed that far
         self.handed_index = 0  # newest entry in the stream
@@ -83,7 +84,8 @@ class StorageStream:
 
     def met(self, hello: bytes) -> None:
         """Storage is there, for the first time or again."""
-        (self.durable_index,) = STORAGE_HELLO.unpack(hello)
+        self.durable_index, is_anew = STORAGE_HELLO.unpack(hello)
+        self.is_anew = self.is_anew or bool(is_anew)
         self.is_open = self.lacks_image = self.is_installing = False
         self.start_index = self.durable_index
         self.resume()

@@ -27,14 +27,15 @@ def main(config: Config) -> None:
     was in it comes from the log or from another member."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     image: Path | None = None
+    damage = ""
     while True:
         gc.unfreeze()
         gc.collect()  # the index of the database before
         if image is not None:
             snapshot.install(image, config.database_path)
-        damage = ""
+        is_anew, damage = bool(damage), ""
         try:
-            image = serve(config)
+            image = serve(config, is_anew=is_anew)
         except snapshot.BadImage as error:
             image = None
             logs.named("storage").error("an image is damaged; another one is needed", damage=str(error))
@@ -64,8 +65,9 @@ def set_aside(database: Path, damage: str) -> None:
     )
 
 
-def serve(config: Config) -> Path | None:
-    """Open everything and serve; the image to install when that is why it ended."""
+def serve(config: Config, *, is_anew: bool) -> Path | None:
+    """Open everything and serve, with `is_anew` in the place of a damaged database; the image to install when that
+    is why it ended."""
     clock = SystemClock()
     log = logs.named("storage")
     state = State(
@@ -76,7 +78,7 @@ def serve(config: Config) -> Path | None:
     )
     log.info("opened the database", keys=len(state.store.index.live), revision=state.store.revision)
     endpoint = Endpoint(config.run_path, Address(Part.STORAGE))
-    service = Service(state, endpoint, config, clock, log)
+    service = Service(state, endpoint, config, clock, log, is_anew=is_anew)
     lifecycle.on_stop(service.stop)
     try:
         service.run()

@@ -71,7 +71,10 @@ TOKEN_CHECK_SECONDS: Final = 10.0  # an expired token is refused at once; this i
 class Service:
     """Storage on the node's ring, over a state and an endpoint that the caller opens and closes."""
 
-    def __init__(self, state: State, endpoint: Endpoint, settings: Settings, clock: Clock, log: Log) -> None:
+    def __init__(
+        self, state: State, endpoint: Endpoint, settings: Settings, clock: Clock, log: Log, *, is_anew: bool = False
+    ) -> None:
+        """`is_anew` says that the database takes the place of one that was damaged."""
         self.state = state
         self.endpoint = endpoint
         self.headers = Headers()
@@ -101,6 +104,7 @@ class Service:
         self.readers = Readers(self.wake)
         self.answers = Answers(endpoint, self.readers, self.vacuum)
         self._started = False  # START was heard: entries and reads are for us
+        self._is_anew = is_anew
         self._current_from = 0  # the index committed at START: below it this state may be older than it once was
         self._held: list[bytes] = []  # questions that wait for it; the api workers bound how many
         self._role: Role | None = None
@@ -245,7 +249,9 @@ class Service:
     def _hello(self) -> bytes:
         # Entries above it that are applied already are sent again and ignored: consensus drops from its log what the
         # hello says, so this has to be what a power loss cannot take back.
-        return STORAGE_HELLO.pack(self.state.database.durable_index)
+        # Once everything is in the database again it is like any other, also for a consensus that starts later.
+        is_rebuilt = 0 < self._current_from <= self.state.database.marks.applied_index
+        return STORAGE_HELLO.pack(self.state.database.durable_index, self._is_anew and not is_rebuilt)
 
     def _hello_to_watch(self) -> bytes:
         return STORAGE_TO_WATCH_HELLO.pack(self.state.store.revision)

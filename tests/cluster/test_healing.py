@@ -72,8 +72,7 @@ def damaged_and_healed(cluster: Cluster, victim: Node, damage: Callable[[Node], 
         writer.wait_for(50)
         victim.start()
         heals(cluster, victim)
-        if what == "log":  # a database may also be made anew from the member's own log, which asks nobody
-            wait_until(lambda: victim.metric(RECOVERIES % what) == 1, "the member has recovered", HEALS_WITHIN_S)
+        wait_until(lambda: victim.metric(RECOVERIES % what) == 1, "the member has recovered", HEALS_WITHIN_S)
     same_everywhere(cluster)
     return writer
 

@@ -99,6 +99,7 @@ class FakeStorage(Neighbour):
         self.applied_index = self.durable_index = durable_index
         del state[len([one for one in state if one.index <= durable_index]) :]
         self.reads: list[tuple[int, bytes]] = []  # (applied index at that moment, chunk)
+        self.is_anew = False  # as if in the place of a damaged database
         self.is_lazy = False  # applies, but makes nothing durable
         self.image_lag = 0  # entries that come while an image is being written
         self.kinds: list[int] = []
@@ -108,7 +109,7 @@ class FakeStorage(Neighbour):
         super().__init__(run_directory, Address(Part.STORAGE))
 
     def hello(self) -> bytes:
-        return STORAGE_HELLO.pack(self.durable_index)
+        return STORAGE_HELLO.pack(self.durable_index, self.is_anew)
 
     def take(self, channel: Channel, message: Message) -> None:
         kind, body = message

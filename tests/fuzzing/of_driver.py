@@ -168,7 +168,7 @@ class World:
         driver.on_call, driver.on_peer_call, driver.on_tick = self.calls.take, self.calls.take_peer, publisher.look
         self.applied_index = 0
         driver.start(hasten=False)
-        self._say_hello(Address(Part.STORAGE), STORAGE_HELLO.pack(0))
+        self._say_hello(Address(Part.STORAGE), STORAGE_HELLO.pack(0, 0))
 
     def _say_hello(self, address: Address, hello: bytes) -> None:
         self.driver._opened(cast("Channel", self.endpoint.channels[address]), hello)
@@ -203,7 +203,7 @@ class World:
                 (index, _) = IMAGE.unpack_from(body)
                 assert index > self.applied_index, "an image takes applied entries back"
                 self.applied_index = index
-                self._say_hello(Address(Part.STORAGE), STORAGE_HELLO.pack(index))
+                self._say_hello(Address(Part.STORAGE), STORAGE_HELLO.pack(index, index & 1))
         return []
 
     def check(self) -> None:

@@ -70,7 +70,7 @@ class Process:
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         self.running = subprocess.Popen([sys.executable, "-m", "quorate.storage"], env=environment)
         self.until(lambda: self.consensus.hellos and self.api.hellos)
-        (applied,) = STORAGE_HELLO.unpack(self.consensus.hellos[0])
+        applied, _ = STORAGE_HELLO.unpack(self.consensus.hellos[0])
         self.consensus.channel.send(Kind.START, START.pack(CLUSTER_ID, MEMBER_ID, applied + 1, len(self.log)))
         for index in range(applied, len(self.log)):
             self._send(index)
@@ -183,7 +183,7 @@ def test_asked_to_stop_it_writes_everything_and_ends(process: Process) -> None:
     assert 0 == process.kill(signal.SIGTERM)
     assert not Path(f"{process.config.database_path}-wal").exists()
     process.start()
-    assert (1,) == STORAGE_HELLO.unpack(process.consensus.hellos[0])
+    assert (1, 0) == STORAGE_HELLO.unpack(process.consensus.hellos[0])
 
 
 def test_a_damaged_database_goes_aside_and_an_empty_one_takes_its_place(process: Process) -> None:
@@ -192,7 +192,7 @@ def test_a_damaged_database_goes_aside_and_an_empty_one_takes_its_place(process:
     damaged = b"these are not the pages of a database" * 200
     path.write_bytes(damaged)
     process.start()
-    assert (0,) == STORAGE_HELLO.unpack(process.consensus.hellos[0])
+    assert (0, 1) == STORAGE_HELLO.unpack(process.consensus.hellos[0])
     (kept,) = (path.parent / "quarantine").glob("*/db")
     assert damaged == kept.read_bytes()
 

@@ -224,7 +224,7 @@ def test_after_a_restart_local_reads_wait_until_storage_is_where_it_was(ring: Ri
         each.hellos = []
     ring.start_storage()
     ring.until(ring.all_have_met)
-    assert (1,) == STORAGE_HELLO.unpack(ring.consensus.hellos[0])
+    assert (1, 0) == STORAGE_HELLO.unpack(ring.consensus.hellos[0])
     ring.read(get(b"b"), number=1, kind=Kind.LOCAL)
     ring.until(lambda: not ring.api.channel.backlog_bytes)
     ring.index = 2  # committed before the restart, and lost by it

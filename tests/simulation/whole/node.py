@@ -231,9 +231,9 @@ class StorageHost(TurnHost):
             state.database.connection.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        self._begin()
+        self._begin(is_anew=True)
 
-    def _begin(self) -> None:
+    def _begin(self, *, is_anew: bool = False) -> None:
         node = self.node
         path = node.config.database_path
         process = self.process
@@ -242,7 +242,8 @@ class StorageHost(TurnHost):
         self.state = State(path, lease_ttl_min(config.election_timeout), config.auth_token_ttl * 1000, process.time())
         self._guard_space(self.state)
         endpoint = Endpoint(config.run_path, Address(Part.STORAGE))
-        self.service = Storage(self.state, endpoint, config, _ProcessClock(process), logs.named("storage"))
+        clock = _ProcessClock(process)
+        self.service = Storage(self.state, endpoint, config, clock, logs.named("storage"), is_anew=is_anew)
         node.cluster.ledger.watch_storage(node, self.service)
         self.serve(endpoint)
 
