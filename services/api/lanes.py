@@ -37,3 +37,14 @@ class Lane:
         self.full: list[Waiting] = []  # chunks that take no more and have not left
         self.bytes = 0  # of the open chunk
         self.unsent_bytes = 0  # of all chunks here
+
+    def drop(self, waiting: Waiting) -> None:
+        """Do not send a chunk that nobody waits for any more, if it is here."""
+        if self.open is waiting:
+            self.open = None
+            self.bytes = 0
+        elif waiting in self.full:
+            self.full.remove(waiting)
+        else:
+            return
+        self.unsent_bytes -= sum(map(len, waiting.commands))

@@ -112,19 +112,20 @@ class Ring:
         """
         if self._unanswered >= WAITING_MAX or lane.unsent_bytes > UNSENT_BYTES_MAX or lane.channel.full:
             raise CallFailed(errors.TOO_MANY_REQUESTS)
+        size = len(body)
+        head = _pack_head(op, 0, len(identity), size)
         self._unanswered += 1
         chunk = lane.open
         if chunk is None:
             chunk = lane.open = self._begin(lane.kind, lane.is_patient)
-        size = len(body)
-        head = _pack_head(op, 0, len(identity), size)
-        chunk.commands.append(head + identity + body if identity else head + body)
+        command = head + identity + body if identity else head + body
+        chunk.commands.append(command)
         if expires_at is not None:
             self._expire(chunk, len(chunk.dones), expires_at)
         chunk.dones.append(done)
         chunk.left += 1
         lane.bytes += size
-        lane.unsent_bytes += size
+        lane.unsent_bytes += len(command)
         if len(chunk.dones) >= messages.COMMANDS_MAX or lane.bytes >= messages.CHUNK_BYTES_MAX:
             lane.full.append(chunk)
             lane.open = None
@@ -135,13 +136,15 @@ class Ring:
 
     def call(self, op: ClusterOp, body: bytes, done: Done, expires_at: float | None = None) -> None:
         """Ask consensus for what it answers itself."""
-        if self._unanswered >= WAITING_MAX:
+        if self._unanswered >= WAITING_MAX or self._cluster.unsent_bytes > UNSENT_BYTES_MAX:
             raise CallFailed(errors.TOO_MANY_REQUESTS)
         self._unanswered += 1
         waiting = self._begin(Kind.CLUSTER_CALL)
         waiting.dones.append(done)
         waiting.left = 1
-        waiting.commands.append(messages.CLUSTER_CALL.pack(waiting.number, op) + body)
+        command = messages.CLUSTER_CALL.pack(waiting.number, op) + body
+        waiting.commands.append(command)
+        self._cluster.unsent_bytes += len(command)
         if expires_at is not None:
             self._expire(waiting, 0, expires_at)
         self._cluster.full.append(waiting)
@@ -259,6 +262,7 @@ class Ring:
                 (call.packed,) = call.commands
                 self.consensus.send(Kind.CLUSTER_CALL, call.packed)
             self._cluster.full.clear()
+            self._cluster.unsent_bytes = 0
         if not self._endpoint.flush():
             self._flush_scheduled = True
             self._loop.call_later(FLUSH_RETRY_S, self._flush)
@@ -416,11 +420,7 @@ class Ring:
         """One error for everybody who waits for this chunk."""
         self._forget(waiting)
         for lane in (*self._lanes, self._cluster):
-            if lane.open is waiting:
-                lane.open = None
-                lane.bytes = 0
-            elif waiting in lane.full:
-                lane.full.remove(waiting)
+            lane.drop(waiting)
         for done in waiting.dones:
             if done is not None:
                 answer_one(done, error.id, b"")

@@ -5,7 +5,6 @@ An answer goes to the incarnation of the worker that asked; where that is gone, 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -34,7 +33,7 @@ class Answers:
         self._readers = readers
         self._vacuum = vacuum
         self._early: list[tuple[Channel, int, bytes]] = []  # of a replay, for workers not met again yet
-        self._late: deque[tuple[Origin, int, int, bytes]] = deque()  # large answers that are ready
+        self._late: list[tuple[Origin, int, int, bytes]] = []  # large answers that are ready
         self._defragmenting: list[Place] = []
         self._compacting: list[tuple[Place, int]] = []
         self._unalarmed: list[Place] = []
@@ -114,14 +113,18 @@ class Answers:
             self._send(origin, number, position, [answered(b"")])
 
     def send_late(self) -> None:
-        """Send large answers one at a time, so that the small ones beside them never wait behind a full channel."""
-        while self._late:
-            origin, number, position, body = self._late[0]
+        """Send each worker its large answers one at a time, so that the small ones beside them never wait behind a full
+        channel. Those of a worker that takes nothing stay; nobody else waits for them."""
+        if not self._late:
+            return
+        late, self._late = self._late, []
+        for each in late:
+            origin, number, position, body = each
             channel = self._endpoint.channels.get(_address(origin))
             if channel is not None and channel.backlog_bytes > LATE_BACKLOG_BYTES:
-                return
-            self._late.popleft()
-            self._send(origin, number, position, [result_of(body)])
+                self._late.append(each)
+            else:
+                self._send(origin, number, position, [result_of(body)])
 
     def _deliver_to(self, origin: Origin, number: int, position: int) -> Callable[[bytes], None]:
         return lambda body: self._late.append((origin, number, position, body))

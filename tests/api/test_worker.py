@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from quorate.api import ring
 from quorate.api.calls import CallLimits
 from quorate.api.grpc_connection import HOLD_BYTES
 from quorate.api.http2 import frames
@@ -156,12 +157,19 @@ def test_client_deadline_ends_the_call_at_the_server_too() -> None:
 Answer = tuple[int, str, bytes]
 
 
-def put_directly(w: Worker) -> list[Answer]:
+def put_directly(w: Worker, value: bytes = b"") -> list[Answer]:
     """Start a put; its answer will be in the list."""
     answers: list[Answer] = []
-    request = rpc_pb2.PutRequest(key=b"a").SerializeToString()
+    request = rpc_pb2.PutRequest(key=b"a", value=value).SerializeToString()
     w.calls.unary(f"{KV}/Put", request, {}, lambda *answer: answers.append(answer))
     return answers
+
+
+async def put_alone(w: Worker, value: bytes) -> int:
+    """The code a put ends with."""
+    answers = put_directly(w, value)
+    await until(lambda: bool(answers))
+    return answers[0][0]
 
 
 def test_requests_that_wait_long_are_told_once_while_they_wait(caplog: pytest.LogCaptureFixture) -> None:
@@ -264,6 +272,21 @@ def test_writes_made_while_consensus_is_away_are_ordered_by_its_successor() -> N
             await until(lambda: w.ring.waiting == 1)
             w.fake.start_consensus()
             assert (await write).header.revision == 3
+
+    run(scenario)
+
+
+def test_calls_that_timed_out_while_consensus_was_away_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(ring, "UNSENT_BYTES_MAX", 1000)
+        async with worker(election_timeout_s=0.05, request_timeout_s=0.2) as w:
+            w.fake.stop_consensus()
+            await until(w.ring.consensus.gone)
+            for _ in range(3):
+                assert errors.TIMEOUT.code == await put_alone(w, bytes(2000))
+            w.fake.start_consensus()
+            await until(lambda: w.ring.consensus.opened and not w.ring.consensus.gone())
+            assert 0 == await put_alone(w, bytes(2000))
 
     run(scenario)
 
