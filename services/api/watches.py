@@ -32,7 +32,7 @@ from quorate.wire.watching import (
     pack_open,
 )
 
-PLACES_MAX = 500_000  # watchers of one worker's clients, and their requests that wait; about a kilobyte each
+PLACES_MAX = 500_000  # watchers of one worker's clients, requests and answers that wait; about a kilobyte each
 MESSAGE_PREFIX = Struct(">BI")  # of a gRPC message: whether it is compressed, its length
 
 _EVENTS_HEAD = DELIVER_EVENTS.size
@@ -127,7 +127,7 @@ class Watches:
         self._handle = 0
         self._stream = 0
         self._token = 0
-        self.places = 0  # taken by watchers and requests of clients; at most PLACES_MAX
+        self.places = 0  # taken by watchers, requests and unread answers of clients; requests end at PLACES_MAX
         self.revision = 0  # live interests were told everything up to here
         self.events_sent = 0  # to watchers of clients
 

@@ -243,6 +243,43 @@ def test_watchers_and_requests_without_end_are_refused(monkeypatch: pytest.Monke
     assert world.watches.places == 0
 
 
+@pytest.mark.parametrize("asks", ["progress", "what is refused", "and takes back"])
+def test_whoever_asks_and_reads_no_answers_is_refused(monkeypatch: pytest.MonkeyPatch, asks: str) -> None:
+    monkeypatch.setattr(watch_stream, "PLACES_MAX", 100)
+    world = World()
+    good, greedy = world.client(), world.client()
+    world.run()
+    greedy.create(b"k", watch_id=7)
+    good.create(b"k")
+    world.run()
+    greedy.take(0)
+
+    def ask_for_ever() -> None:
+        for number in range(1000):
+            if asks == "progress":
+                greedy.progress()
+            elif asks == "what is refused":
+                greedy.create(b"k", watch_id=7)
+            else:
+                greedy.create(b"k", watch_id=8 + number)
+                greedy.cancel(8 + number)
+            world.run()
+
+    with pytest.raises(CallFailed, match=errors.TOO_MANY_REQUESTS.text):
+        ask_for_ever()
+    assert world.watches.places == 100
+    greedy.take(1 << 60)
+    assert world.watches.places in (2, 3)  # what was refused last may be what takes a watcher back
+    greedy.take(0)
+    with pytest.raises(CallFailed, match=errors.TOO_MANY_REQUESTS.text):
+        ask_for_ever()
+    greedy.stream.close()
+    assert world.watches.places == 1
+    good.progress()
+    world.run()
+    assert [-1] == [response.watch_id for response in good.responses[1:]]
+
+
 def nested(depth: int) -> rpc_pb2.TxnRequest:
     """A transaction in a transaction in a transaction."""
     txn = rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"deep"))])

@@ -138,6 +138,7 @@ class Stream:
         self._unasked: deque[Request] = deque()  # those behind them
         self._queue: deque[Callable[[], None]] = deque()
         self._queue_bytes = 0
+        self._unread = 0  # answers to requests in the queue; each takes a place, as its request did
         watches.enter(self)
 
     # --- the client ----------------------------------------------------------------------------------------
@@ -176,7 +177,8 @@ class Stream:
         """The client is gone, or the call has ended."""
         groups = {group: None for group in self._watchers.values() if group is not None}
         self._watches.leave(self, [*groups, *self._emptied])
-        self._watches.places -= len(self._watchers) + len(self._requests)
+        self._watches.places -= len(self._watchers) + len(self._requests) + self._unread
+        self._unread = 0
         for kept in (self._watchers, self._emptied, self._behind, self._queue, self._requests, self._unasked):
             kept.clear()
 
@@ -327,7 +329,7 @@ class Stream:
         self._in_turn(lambda: self._lose(interest, compact_revision))
 
     def told_progress(self, revision: int, by_client: bool) -> None:
-        self._in_turn(lambda: self._progress(revision, by_client))
+        self._answer(lambda: self._progress(revision, by_client))
 
     # --- in turn ---------------------------------------------------------------------------------------------
 
@@ -345,7 +347,22 @@ class Stream:
 
     def _say(self, message: bytes) -> None:
         """A message of its own, in turn."""
-        self._in_turn(lambda: self._write_alone(message))
+        self._answer(lambda: self._write_alone(message))
+
+    def _answer(self, step: Callable[[], None]) -> None:
+        """An answer to a request, in turn: whoever does not read them cannot go on asking."""
+
+        def taken() -> None:
+            self._unread -= 1
+            self._watches.places -= 1
+            step()
+
+        if self.is_blocked or self._queue:
+            self._unread += 1
+            self._watches.places += 1
+            self._put_aside(taken, 0)
+        else:
+            step()
 
     def _write_alone(self, message: bytes) -> None:
         self._write(MESSAGE_PREFIX.pack(0, len(message)) + message)
