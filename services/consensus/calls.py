@@ -85,7 +85,7 @@ class Calls:
         self.promotions = Promotions()
         self._waiting: list[Condition] = []
         self._passed_on: dict[int, tuple[Answer, float]] = {}
-        self._number = 0
+        self._number = driver.first_number  # an answer may come after a restart of this member
 
     # --- coming in ---
 
@@ -284,11 +284,14 @@ class Calls:
 
     def _add(self, request: rpc.MemberAddRequest, answer: Answer) -> None:
         urls = checked_urls(request.peerURLs)
-        membership = self._driver.membership
-        check_add(membership, urls, request.isLearner, self._rules, self.active_members())
         number = member_id(urls, "", int(time.time()))
-        if number in membership.members or number in membership.removed:
-            raise CallFailed(errors.MEMBER_EXIST)
+
+        def check(now: Membership) -> None:
+            check_add(now, urls, request.isLearner, self._rules, self.active_members())
+            if number in now.members or number in now.removed:
+                raise CallFailed(errors.MEMBER_EXIST)
+
+        membership = self._driver.membership
         # With a second vote nothing is committed until its member is there, not even that it has one. So the second
         # voter gets its vote when it has the log, and whoever adds it has the answer at once, as from etcd.
         is_joining = not request.isLearner and len(membership.conf.voters) == 1
@@ -303,11 +306,11 @@ class Calls:
             return rpc.MemberAddResponse(header=self.header(), member=as_proto(newcomer), members=self._members())
 
         context = format_of.pack_newcomer(newcomer)
-        self.change_conf([ConfChange(kind, number)], context, is_in, response, answer)
+        self.change_conf([ConfChange(kind, number)], context, is_in, response, answer, check)
 
     def _remove(self, number: int, answer: Answer) -> None:
-        membership = self._driver.membership
-        check_remove(membership, number, self._rules, self.active_members())
+        def check(now: Membership) -> None:
+            check_remove(now, number, self._rules, self.active_members())
 
         def is_out(now: Membership) -> bool:
             return number not in now.members
@@ -315,17 +318,17 @@ class Calls:
         def response() -> Message:
             return rpc.MemberRemoveResponse(header=self.header(), members=self._members())
 
-        self.change_conf([ConfChange(ConfChangeKind.REMOVE, number)], b"", is_out, response, answer)
+        self.change_conf([ConfChange(ConfChangeKind.REMOVE, number)], b"", is_out, response, answer, check)
 
     def _promote(self, number: int, answer: Answer) -> None:
-        driver = self._driver
-        member = driver.membership.members.get(number)
-        if member is None:
-            raise CallFailed(errors.MEMBER_NOT_FOUND)
-        if not member.is_learner:
-            raise CallFailed(errors.MEMBER_NOT_LEARNER)
-        if not self._has_log(number):
-            raise CallFailed(errors.LEARNER_NOT_READY)
+        def check(now: Membership) -> None:
+            member = now.members.get(number)
+            if member is None:
+                raise CallFailed(errors.MEMBER_NOT_FOUND)
+            if not member.is_learner:
+                raise CallFailed(errors.MEMBER_NOT_LEARNER)
+            if not self._has_log(number):
+                raise CallFailed(errors.LEARNER_NOT_READY)
 
         def votes(now: Membership) -> bool:
             return number in now.members and not now.members[number].is_learner
@@ -333,7 +336,7 @@ class Calls:
         def response() -> Message:
             return rpc.MemberPromoteResponse(header=self.header(), members=self._members())
 
-        self.change_conf([ConfChange(ConfChangeKind.ADD_VOTER, number)], b"", votes, response, answer)
+        self.change_conf([ConfChange(ConfChangeKind.ADD_VOTER, number)], b"", votes, response, answer, check)
 
     def _has_log(self, number: int) -> bool:
         """The member has nearly all of the log, as far as its leader knows."""
@@ -380,8 +383,10 @@ class Calls:
         is_done: Callable[[Membership], bool],
         response: Callable[[], Message],
         answer: Answer,
+        check: Callable[[Membership], None] = lambda _now: None,
     ) -> None:
-        """Proposes when the change before is finished, answers when this one is."""
+        """Proposes when the change before is finished, answers when this one is. `check` raises CallFailed for what
+        may not be proposed, also when the change before has made it so."""
         driver = self._driver
         proposed = False
 
@@ -392,6 +397,11 @@ class Calls:
                 if done:
                     answer(response())
                 return done
+            try:
+                check(driver.membership)
+            except CallFailed as failed:
+                answer(failed.error)
+                return True
             refusal = driver.core.propose_conf_change(changes, context)
             if refusal in (Refusal.CONF_CHANGE_PENDING, Refusal.NOT_READY, Refusal.TRANSFERRING):
                 return False

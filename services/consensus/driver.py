@@ -20,7 +20,7 @@ from typing import Final
 from quorate.consensus import acceptance
 from quorate.consensus.commit_news import CommitNews
 from quorate.consensus.frames import Call, CallReply, PeerMessage
-from quorate.consensus.membership import Membership, Meta
+from quorate.consensus.membership import Member, Membership, Meta
 from quorate.consensus.meta import MetaFiles
 from quorate.consensus.neighbours import Network, SnapshotCourier, Times
 from quorate.consensus.proposals import Proposals
@@ -80,13 +80,15 @@ class Driver:
         self.membership = meta.membership
         self.member_id = meta.member_id
         self.times = times
-        self.proposals = Proposals(times.request_s)
+        self.first_number = endpoint.incarnation << 32  # no answer to an earlier run fits a question of this one
+        self.proposals = Proposals(times.request_s, self.first_number)
         self.reads = Reads(times.request_s)
         self.leader_changes = 0
         self.slow_ticks = 0
         self.impossible_messages = 0
         self.failure: asyncio.Future[None] = loop.create_future()
         self._memberships = deque((meta.membership,), MEMBERSHIPS_KEPT)  # the last ones, in the order of their indexes
+        self._newcomers: dict[int, Member] = {}  # by entries that are not committed yet
         self.seen_index = seen_index
         self.role_changed = asyncio.Event()
         self.on_membership: Callable[[], None] = lambda: None
@@ -129,6 +131,7 @@ class Driver:
         endpoint.connect(Address(Part.WATCH))
         for number in range(api_workers):
             endpoint.connect(Address(Part.API, number))
+        self._meet_newcomers([entry for entry in self.wal.recovered if entry.index > self.seen_index])
         self._loop.add_reader(endpoint.fileno(), self.turn)
         self._next_tick = self._loop.time() + self.times.tick_s
         self._loop.call_at(self._next_tick, self._tick)
@@ -181,7 +184,10 @@ class Driver:
 
     def _receive(self) -> bool:
         """Takes one turn's input; True if there may be more."""
+        stream = self.stream
+        meetings = stream.meetings
         batches = self._endpoint.receive(FRAMES_MAX)
+        is_late = stream.meetings != meetings  # what storage said is from the run before the one that was met meanwhile
         now = time.monotonic()
         for channel, arrived in batches:
             for kind, body in arrived:
@@ -190,7 +196,8 @@ class Driver:
                 elif kind == Kind.READ:
                     self.reads.add(channel, body, now)
                 elif kind == Kind.APPLIED:
-                    self.stream.note_applied(*APPLIED.unpack(body))
+                    if not is_late:
+                        stream.note_applied(*APPLIED.unpack(body))
                 else:
                     self._take_rare(channel, kind, body)
         if self._peer_inbox:
@@ -360,22 +367,35 @@ class Driver:
         self._changed()
 
     def membership_at(self, index: int) -> Membership | None:
-        """The cluster as of an index that was handed out; None when that was too many changes ago."""
+        """The cluster as of an index; None when that was too many changes ago, or is not known to be committed."""
+        if index > self.seen_index:
+            return None  # a storage that outlived this process can be there already
         return next((known for known in reversed(self._memberships) if known.index <= index), None)
 
     def _changed(self) -> None:
-        self.network.update(self.membership)
+        self._reach_members()
         self.on_membership()
         if self.member_id in self.membership.removed:
             self.on_removed()
 
+    def member(self, number: int) -> Member | None:
+        """A member of the configuration in force, whether that is committed or not."""
+        return self.membership.members.get(number) or self._newcomers.get(number)
+
     def _meet_newcomers(self, entries: Sequence[Entry]) -> None:
         """A new member has to be reached before its entry is committed: it may be needed for the quorum."""
+        members = self._newcomers  # nobody is removed before it is committed
         for entry in entries:
             if entry.kind == EntryKind.CONF:
-                future = self.membership.with_conf(entry.index, entry.payload)
-                known = self.membership  # nobody is removed before it is committed
-                self.network.update(replace(future, members=known.members | future.members, removed=known.removed))
+                members = members | self.membership.with_conf(entry.index, entry.payload).members
+        self._newcomers = members
+        self._reach_members()
+
+    def _reach_members(self) -> None:
+        known = self.membership
+        present = self.core.conf_state.members() - known.members.keys()
+        self._newcomers = {number: member for number, member in self._newcomers.items() if number in present}
+        self.network.update(replace(known, members=known.members | self._newcomers))
 
     # --- time ---
 

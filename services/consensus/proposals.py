@@ -36,14 +36,15 @@ class Waiting(NamedTuple):
 class Proposals:
     """The open batch, what waits for a leader, and what a leader may still refuse."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, first_ref: int) -> None:
+        """References are counted from `first_ref`: a refusal may come after a restart of this member."""
         self.failed = 0  # chunks refused or given up
         self.proposed = 0  # entries
         self._timeout_s = timeout_s
         self._open: list[Waiting] = []
         self._held: deque[Waiting] = deque()
         self._held_bytes = 0
-        self._ref = 0
+        self._ref = first_ref
         self._forwarded: dict[int, list[Waiting]] = {}  # by reference, oldest first
         self._forwarded_bytes = 0
 

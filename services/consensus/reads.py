@@ -97,6 +97,11 @@ class Reads:
                 if read.deadline < now:
                     self._refuse(read, errors.TIMEOUT.id)
             self._new = [read for read in self._new if read.deadline >= now]
+        for ctx in list(self._asked):
+            if self._asked[ctx][0].deadline >= now:
+                break
+            for read in self._asked.pop(ctx):
+                self._refuse(read, errors.TIMEOUT.id)
         while self._confirmed and self._confirmed[0][1][0].deadline < now:
             for read in self._confirmed.popleft()[1]:
                 self._refuse(read, errors.TIMEOUT.id)

@@ -16,6 +16,7 @@ from quorate.consensus.membership import Membership, Meta
 from quorate.consensus.meta import MetaFiles
 from quorate.consensus.raft.core import RaftCore
 from quorate.consensus.raft.messages import SnapshotMeta
+from quorate.consensus.segments import is_full
 from quorate.consensus.wal import Wal
 
 CACHE_BYTES_MAX: Final = 16 * 1024 * 1024  # entries kept in memory
@@ -72,8 +73,14 @@ class Retention:
         index = self._droppable(floor)
         if not self._wal.can_drop(index):
             return
-        self.meta = replace(self.meta, membership=replace(membership, index=seen_index))
-        self._files.write(self.meta)
+        meta = replace(self.meta, membership=replace(membership, index=seen_index))
+        try:
+            self._files.write(meta)
+        except OSError as error:
+            if is_full(error):
+                return  # the next look may find room
+            raise
+        self.meta = meta
         self._core.compact(index)
         self._wal.compact(index)
 

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import FileIO
@@ -140,6 +140,16 @@ def checksum_of(file: Any, size: int) -> int:
         crc = google_crc32c.extend(crc, block)
         size -= len(block)
     return crc
+
+
+def _sync(sync: Callable[[int], None], descriptor: int, part: Path) -> None:
+    """Have the disk write a file. One that it did not take is gone: what it holds is unknown, and a later sync may
+    well succeed."""
+    try:
+        sync(descriptor)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class FrameSocket:
@@ -288,8 +298,9 @@ class Snapshots:
     def _start_streams(self, image: Image) -> None:
         targets, self._targets = self._targets, set()
         for number in targets - self._streaming.keys():
-            member = self._driver.membership.members.get(number)
+            member = self._driver.member(number)
             if member is None:
+                self._loop.call_later(RETRY_S, self._report, number, False, 0)
                 continue
             self._streaming[number] = image.index
             arguments = (number, member.peer_urls, image, self._driver.core.term)
@@ -403,7 +414,7 @@ class Snapshots:
         with os.fdopen(descriptor, "r+b", buffering=0) as file, ThreadPoolExecutor(1, "snapshot-sync") as disk:
             self._receive_chunks(frames, file, size, way, part, disk)
             sync_began = time.monotonic()
-            os.fsync(file.fileno())
+            _sync(os.fsync, file.fileno(), part)
             self.syncs.add(time.monotonic() - sync_began)
         whole = self._directory / f"{index:016x}{SUFFIX}"
         part.rename(whole)
@@ -443,7 +454,7 @@ class Snapshots:
             if position < size:
                 frames.send(SnapshotAck(*way, position))
             if position - synced >= SYNC_BYTES and (syncing is None or syncing.done()):
-                synced, syncing = position, disk.submit(os.fdatasync, file.fileno())
+                synced, syncing = position, disk.submit(_sync, os.fdatasync, file.fileno(), part)
         end = frames.receive()
         if not isinstance(end, SnapshotEnd) or end.crc != crc or position != size:
             part.unlink()

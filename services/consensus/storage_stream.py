@@ -41,6 +41,7 @@ class StorageStream:
     ) -> None:
         """`skip_to` takes what concerns the membership from entries up to an index that storage has already."""
         self.channel = channel
+        self.meetings = 0  # so many runs of storage were met
         self.is_open = False  # storage is told entries
         self.lacks_image = False  # what storage has cannot be continued from the log
         self.is_anew = False  # storage had to set its database aside; whoever sees to that takes it back
@@ -84,6 +85,7 @@ class StorageStream:
 
     def met(self, hello: bytes) -> None:
         """Storage is there, for the first time or again."""
+        self.meetings += 1
         self.durable_index, is_anew = STORAGE_HELLO.unpack(hello)
         self.is_anew = self.is_anew or bool(is_anew)
         self.is_open = self.lacks_image = self.is_installing = False

@@ -197,6 +197,7 @@ def test_an_image_at_the_index_of_the_one_before_is_not_dropped_with_it(tmp_path
         async with member(tmp_path) as driver:
             settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
             snapshots = Snapshots(asyncio.get_running_loop(), driver, settings, tmp_path)
+            await until(lambda: driver.seen_index >= 1)
             path = tmp_path / f"{1:016x}.image.db"
             path.write_bytes(b"image")
             snapshots._image = Image(1, 1, path, driver.membership, 0.0, 5)

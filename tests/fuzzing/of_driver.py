@@ -89,6 +89,7 @@ class QuietEndpoint:
 
     address = Address(Part.CONSENSUS)
     is_drained = True
+    incarnation = 1
 
     def __init__(self) -> None:
         self.channels: dict[Address, QuietChannel] = {}
