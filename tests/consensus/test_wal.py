@@ -101,6 +101,24 @@ def test_whole_segments_are_dropped_and_the_log_begins_later(tmp_path: Path) -> 
     crash(wal)
 
 
+def test_a_segment_that_was_only_begun_does_not_part_the_log_from_term_and_vote(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 5), HardState(3, 9, 5))
+    wal._switch(wal._positions.last())  # and a crash before the batch it was begun for
+    crash(wal)
+    wal = recover(tmp_path)
+    wal.compact(5)
+    crash(wal)
+    wal = recover(tmp_path)
+    assert HardState(3, 9, 5) == wal.hard_state
+    wal.append(entries(6, 6, term=3), HardState(3, 9, 5))
+    wal.compact(5)
+    crash(wal)
+    wal = recover(tmp_path)
+    assert (6, HardState(3, 9, 5)) == (wal.first_index(), wal.hard_state)
+    crash(wal)
+
+
 def test_a_reset_log_continues_after_the_snapshot(tmp_path: Path) -> None:
     wal = create(tmp_path)
     wal.append(entries(1, 5), HardState(1, 9, 3))
@@ -117,14 +135,16 @@ def test_a_reset_log_continues_after_the_snapshot(tmp_path: Path) -> None:
 def test_a_crash_before_the_old_segments_are_removed_does_not_revive_them(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     wal = create(tmp_path / "log")
-    wal.append(entries(1, 5), HardState(1, 9, 3))
+    wal.append(entries(1, 4), HardState(1, 9, 3))
+    wal.append([Entry(5, 1, int(EntryKind.CONF), b"members")], HardState(1, 9, 3))
     old = segment_paths(tmp_path / "log")[0]
     shutil.copy(old, tmp_path / old.name)
-    wal.reset(1000, 4, HardState(4, 0, 1000))
+    wal.reset(5, 4, HardState(4, 0, 5))
     crash(wal)
     shutil.copy(tmp_path / old.name, old)
     wal = recover(tmp_path / "log")
-    assert (1001, 1000, HardState(4, 0, 1000)) == (wal.first_index(), wal.last_index, wal.hard_state)
+    assert (6, 5, HardState(4, 0, 5)) == (wal.first_index(), wal.last_index, wal.hard_state)
+    assert [] == wal.recovered
     crash(wal)
     assert not old.exists()
 
@@ -230,6 +250,77 @@ def test_a_missing_or_emptied_segment_is_refused(tmp_path: Path, which: int) -> 
             recover(tmp_path)
 
 
+def test_a_segment_of_another_member_is_refused(tmp_path: Path) -> None:
+    last = []
+    for member in (9, 8):
+        directory = tmp_path / str(member)
+        directory.mkdir()
+        wal = Wal.create(directory, 7, member, SEGMENT_BYTES, fsync=False)
+        for index in range(1, 20):
+            wal.append(entries(index, index, size=8000), HardState(1, 9, 0))
+        crash(wal)
+        last.append(segment_paths(directory)[-1])
+    shutil.copy(last[1], last[0])
+    with pytest.raises(DamagedLog, match="belongs to another member"):
+        recover(tmp_path / "9")
+
+
+def test_a_segment_that_lost_its_last_batch_is_no_torn_write_when_another_follows(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 5), HardState(1, 9, 0))
+    start = wal._offset
+    wal.append([], HardState(2, 8, 0))
+    end = wal._offset
+    wal._switch(wal._positions.last())
+    wal.append(entries(6, 6, term=2), HardState(2, 8, 0))
+    crash(wal)
+    with segment_paths(tmp_path)[0].open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(end - start))
+    with pytest.raises(DamagedLog, match="missing or incomplete"):
+        recover(tmp_path)
+
+
+def test_a_segment_behind_other_entries_is_refused(tmp_path: Path) -> None:
+    last = []
+    for history in ("one", "two"):
+        directory = tmp_path / history
+        directory.mkdir()
+        wal = create(directory)
+        wal.append([Entry(1, 1, BATCH, history.encode())], HardState(1, 9, 0))
+        wal._switch(wal._positions.last())
+        wal.append(entries(2, 2), HardState(1, 9, 0))
+        crash(wal)
+        last.append(segment_paths(directory)[-1])
+    shutil.copy(last[1], last[0])
+    with pytest.raises(DamagedLog, match="does not continue the one before it"):
+        recover(tmp_path / "one")
+
+
+@pytest.mark.parametrize("closed_by", ["an idle tick", "the end of the process"])
+def test_damage_to_what_was_acknowledged_last_is_no_torn_write_when_the_log_was_closed_off(
+    tmp_path: Path, closed_by: str
+) -> None:
+    wal = create(tmp_path)
+    wal.append(entries(1, 5), HardState(1, 9, 0))
+    start = wal._offset
+    wal.append(entries(6, 6), HardState(1, 9, 0))
+    end = wal._offset
+    if closed_by == "an idle tick":
+        wal.settle(wal.hard_state)  # busy until now
+        wal.settle(wal.hard_state)
+        crash(wal)
+    else:
+        wal.close()
+
+    def lose(data: bytearray, _end: int) -> None:
+        data[start + 40 : end] = bytes(end - start - 40)
+
+    damage_last(tmp_path, lose)
+    with pytest.raises(DamagedLog):
+        recover(tmp_path)
+
+
 def test_damage_is_noticed_when_an_entry_is_read_back(tmp_path: Path) -> None:
     wal = create(tmp_path)
     wal.append(entries(1, 3), HardState(1, 9, 0))
@@ -289,7 +380,8 @@ def test_a_full_disk_refuses_entries_but_not_votes_and_passes(tmp_path: Path, mo
     index = wal.last_index
     assert index > 3
     assert not wal.has_room()
-    wal.append([], HardState(2, 5, 0))
+    for _ in range(500):  # no chance: the room for them is kept
+        wal.append([], HardState(2, 5, 0))
     wal._store.close()
     monkeypatch.undo()
     wal._store.prepare()

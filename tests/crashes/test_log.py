@@ -204,6 +204,17 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments.SegmentStore, "prepare", prepare)
 
 
+def test_a_file_that_is_replaced_durably_is_the_old_or_the_new_one_and_the_new_one_afterwards(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    found: set[bytes] = set()
+    with recording(tmp_path) as disk:
+        segments.write_durably(tmp_path / "file", b"old")
+        disk.on_operation = lambda _kind: found.update(disk.image(rng, mode)["file"] for mode in MODES)
+        segments.write_durably(tmp_path / "file", b"new" * 1000)
+        assert found == {b"old", b"new" * 1000}
+        assert disk.image(rng, "lost") == {"file": b"new" * 1000}
+
+
 def test_a_cut_at_any_operation_loses_nothing_and_leaves_a_log_that_starts() -> None:
     images = 0
     seed = SEED * 1_000_000

@@ -181,6 +181,17 @@ def test_a_renewal_ordered_before_the_expiry_makes_it_void(member: Member) -> No
     assert [EXPIRE.pack(7, 3)] == propose_expiries(member)
 
 
+def test_a_renewal_takes_a_proposal_to_expire_back_until_the_lease_is_overdue_again(member: Member) -> None:
+    grant(member, 7, 60)
+    member.now += 61
+    assert [EXPIRE.pack(7, 1)] == propose_expiries(member)
+    keep_alive(member, 7)
+    member.now += EXPIRE_RETRY_SECONDS + 1
+    assert [] == propose_expiries(member)
+    member.now += 60
+    assert [EXPIRE.pack(7, 2)] == propose_expiries(member)
+
+
 def test_an_expired_lease_takes_its_keys_along(member: Member) -> None:
     grant(member, 7, 10)
     member.put(b"a", lease=7)

@@ -97,6 +97,16 @@ def test_5_2_one_vote_per_term_first_come_first_served() -> None:
     assert reply(core, Vote(2, 1, 1, 0, 0, False)) == [VoteResp(1, 2, 1, True)]
 
 
+def test_5_2_who_has_voted_waits_a_whole_timeout_for_the_candidate() -> None:
+    core = make_core(term=1)
+    for _ in range(9):
+        core.tick()
+    assert reply(core, Vote(2, 1, 1, 0, 0, False)) == [VoteResp(1, 2, 1, True)]
+    for _ in range(9):
+        core.tick()
+    assert (core.role, core.term) == (Role.FOLLOWER, 1)
+
+
 def test_5_2_vote_survives_a_restart() -> None:
     core = make_core(term=1, vote=2)
     assert reply(core, Vote(3, 1, 1, 0, 0, False)) == [VoteResp(1, 3, 1, False)]
