@@ -71,6 +71,7 @@ class Wal:
         self._store = store
         self._lock = lock
         self._seq = 0  # of the segment being written
+        self._last_batch = 0  # where the last one that was read begins
         self._offset = 0  # where the next batch goes
         self._batch = 0
         self._batch_seen = self._batch_settled = 0
@@ -117,7 +118,7 @@ class Wal:
             wal = cls(directory, SegmentStore(directory, segment_bytes), lock, 0, 0)
             wal._set_sync(fsync)
             wal._read(segment_paths(directory), keep_kinds)
-            wal.sync(wal._segments[wal._seq].descriptor)  # the process before may have ended between write and sync
+            wal._write_again()
             wal._drop_voided()
         except BaseException:
             os.close(lock)
@@ -332,7 +333,7 @@ class Wal:
             kept.update(place.index for place in scan.places if place.kind in keep_kinds)
             previous = scan
         assert previous is not None, "there is no log"
-        self._offset, self._batch = previous.end, previous.batch
+        self._last_batch, self._offset, self._batch = previous.last, previous.end, previous.batch
         for index in sorted(kept):
             if self._positions.base.index < index <= self.last_index:
                 entry = self._read_entry(index, self._positions.position(index))
@@ -340,6 +341,15 @@ class Wal:
                     self.recovered.append(entry)
         if previous.tail is Tail.TORN:
             log.warn("repaired WAL", path=str(paths[-1]), offset=previous.end)
+
+    def _write_again(self) -> None:
+        """Makes the last batch durable: the process before may have ended between write and sync, or because the sync
+        failed. After that a further sync says nothing of what was written before it."""
+        descriptor = self._segments[self._seq].descriptor
+        offset = self._last_batch
+        while offset < self._offset:
+            offset += os.pwrite(descriptor, os.pread(descriptor, self._offset - offset, offset), offset)
+        self.sync(descriptor)
 
     def _cuts_for_nothing(self, header: SegmentHeader, scan: Scan, previous: Scan | None) -> bool:
         """Whether a last segment was begun to replace entries, and nothing was written to it: they are still there."""
@@ -381,6 +391,7 @@ class Wal:
         for segment in self._voided:
             self._store.retire(segment)
         self._voided.clear()
+        sync_directory(self.directory)
 
     def _take(self, header: SegmentHeader, scan: Scan) -> None:
         self._seq = header.seq

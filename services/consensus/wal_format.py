@@ -225,6 +225,7 @@ class Scan:
     batch: int
     end: int  # where the next batch is written
     tail: Tail
+    last: int = HEADER_BYTES  # where the last whole batch begins; `end` without one
 
 
 def scan_segment(file: str, data: Readable, header: SegmentHeader) -> Scan:
@@ -235,7 +236,7 @@ def scan_segment(file: str, data: Readable, header: SegmentHeader) -> Scan:
         end = _scan_batch(file, data, header.nonce, scan, chains)
         if end is None:
             break
-        scan.end = end
+        scan.last, scan.end = scan.end, end
     scan.tail = _classify_tail(file, data, header.nonce, scan)
     return scan
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -227,6 +228,28 @@ def test_a_cut_at_any_operation_loses_nothing_and_leaves_a_log_that_starts() -> 
             images += world.images
         seed += 1
     print(f"{images} images from {seed - SEED * 1_000_000} runs")
+
+
+def test_what_only_the_memory_has_after_a_failed_sync_is_written_again_before_it_counts() -> None:
+    """Many kernels keep what they could not write, and take it for written: the next sync is content with it."""
+    entries = [Entry(index, 1, int(EntryKind.BATCH), b"x" * 600) for index in (1, 2)]
+    with scratch() as directory, recording(directory) as disk:
+        log = Wal.create(directory, 7, 9, SEGMENT_BYTES)
+        log.append(entries[:1], HardState(1, 9, 0))
+        disk.failing = {disk.operations + 2: errno.EIO}
+        with pytest.raises(OSError, match="Input/output"):
+            log.append(entries[1:], HardState(1, 9, 0))
+        log.abandon()
+        for inode in disk.now().values():
+            inode.pending.clear()
+        log = Wal.recover(directory, SEGMENT_BYTES)
+        assert log.last_index == 2
+        log.append([], HardState(2, 9, 0))
+        log.abandon()
+        lay_out(disk.image(random.Random(1), "lost"), directory / "image")
+        log = Wal.recover(directory / "image", SEGMENT_BYTES, fsync=False)
+        assert entries == log.entries(1, 3, 1 << 20)
+        log.abandon()
 
 
 def test_a_disk_that_fails_at_any_operation_loses_nothing_and_leaves_a_log_that_starts() -> None:

@@ -128,6 +128,11 @@ def a_failed_sync_is_tried_again(patch: Patch) -> None:
     patch.setattr(wal.Wal, "_write", _write)
 
 
+def the_last_batch_is_not_written_again(patch: Patch) -> None:
+    """The sync after the one that failed is content with what only the memory has."""
+    patch.setattr(wal.Wal, "_write_again", lambda self: self.sync(self._segments[self._seq].descriptor))
+
+
 def what_is_read_back_is_not_checked(patch: Patch) -> None:
     def _read_entry(self: Any, index: int, position: Any) -> Any:
         data = simulated_os().pread(self._segments[position.seq].descriptor, position.size, position.offset)
@@ -534,7 +539,8 @@ BUGS: Final[tuple[Bug, ...]] = (
     Bug(names_of_segments_are_not_synced, "here", 0, POWER),
     Bug(the_vote_is_not_written, "Raft 5.2", 2, ELECTIONS, nodes=3),
     Bug(a_term_without_entries_is_not_synced, "Raft 5.2", 6, ELECTIONS, nodes=3),
-    Bug(a_failed_sync_is_tried_again, "fsyncgate", 5, ("failing fsync", *POWER)),
+    Bug(a_failed_sync_is_tried_again, "fsyncgate", 6, ("failing fsync", *POWER)),
+    Bug(the_last_batch_is_not_written_again, "fsyncgate", 23, ("failing fsync", *POWER)),
     Bug(what_is_read_back_is_not_checked, "TigerBeetle's faults", 2, ("lying reads", "kill storage", "partition")),
     Bug(replaced_entries_come_back_after_a_restart, "etcd #14143's class", 11, (*ELECTIONS, "crash a node"), nodes=3),
     Bug(a_snapshot_leaves_the_old_log, "etcd #18055's class", 8, ("crash a node", "isolate the leader"), nodes=3),

@@ -28,6 +28,7 @@ class File:
         self.data = bytearray()
         self.durable = bytearray()
         self.unsynced: list[tuple[int, bytes]] = []
+        self.is_forgotten = False  # some of `data` never gets to the disk, though nobody knows
 
     def write(self, offset: int, data: bytes) -> None:
         end = offset + len(data)
@@ -38,12 +39,23 @@ class File:
 
     def truncate(self) -> None:
         self.data = bytearray()
+        self.is_forgotten = False
         self.unsynced.append((0, b""))
 
     def sync(self) -> None:
-        if self.unsynced:
+        if self.is_forgotten:
+            for offset, data in self.unsynced:
+                _put(self.durable, offset, data)
+        elif self.unsynced:
             self.durable = bytearray(self.data)
-            self.unsynced = []
+        self.unsynced = []
+
+    def fail(self, rng: random.Random) -> None:
+        """The disk does not take what is unsynced: the kernel says so once, and drops its pages or calls them clean."""
+        kept = bytearray(self.data)
+        self.lose(rng)
+        if rng.random() < 0.5:
+            self.data, self.is_forgotten = kept, True
 
     def lose(self, rng: random.Random) -> None:
         """What a loss of power leaves."""
@@ -52,14 +64,17 @@ class File:
         for offset, data in self.unsynced:
             for start in range(0, len(data), SECTOR):
                 if rng.random() < keep:
-                    piece = data[start : start + SECTOR]
-                    at = offset + start
-                    if len(kept) < at + len(piece):
-                        kept.extend(bytes(at + len(piece) - len(kept)))
-                    kept[at : at + len(piece)] = piece
+                    _put(kept, offset + start, data[start : start + SECTOR])
         self.data = bytearray(kept)
         self.durable = kept
+        self.is_forgotten = False
         self.unsynced = []
+
+
+def _put(content: bytearray, offset: int, data: bytes) -> None:
+    if len(content) < offset + len(data):
+        content.extend(bytes(offset + len(data) - len(content)))
+    content[offset : offset + len(data)] = data
 
 
 class Disk:
@@ -257,7 +272,7 @@ class Os:
             return
         if disk.failing and disk.rng.random() < disk.failing:
             disk.faults += 1
-            file.lose(disk.rng)  # the kernel drops pages it could not write, and says so once
+            file.fail(disk.rng)
             raise OSError(errno.EIO, "Input/output error")
         file.sync()
 
