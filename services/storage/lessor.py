@@ -27,6 +27,7 @@ TTL_MAX: Final = 9_000_000_000  # seconds; contract 7.1
 EXPIRE_RETRY_SECONDS: Final = 7.0  # a proposal to expire that had no effect by then was lost
 NO_LEASE: Final = 0
 RENEWED: Final = Struct("<QI")  # log index and how many leases were granted or renewed there; their ids (i64) follow
+DEADLINES_SPARE: Final = 1_000  # of leases that are gone, besides as many as there are leases
 RENEWALS_KEPT: Final = 50_000  # written one record after the other, and four of each lease
 CHECKPOINT_SECONDS: Final = 300  # etcd's interval; shorter leases end or are renewed before it matters
 CHECKPOINT_TTL_MAX: Final = (1 << 32) - 1  # what a checkpoint can say: a lease of centuries begins anew instead
@@ -63,7 +64,7 @@ class Lessor:
         self.granted = self.revoked = self.renewed = self.expired = 0
         self.ttls = Buckets(1.0, 2, 24)  # of those granted, in seconds
         self._ttl_min = ttl_min
-        self._deadlines: list[tuple[float, int]] = []  # a heap with one item a lease; deadlines in it may be outdated
+        self._deadlines: list[tuple[float, int]] = []  # a heap; deadlines in it may be outdated, and their leases gone
         self._expiring: dict[int, float] = {}  # proposed to expire, and when
         self._next_round = 0.0
         self._round: list[int] = []  # leases to be looked at for a checkpoint
@@ -112,7 +113,7 @@ class Lessor:
             raise CallFailed(errors.LEASE_EXIST)
         ttl = max(ttl, self._ttl_min)
         lease = self.leases[lease_id] = Lease(lease_id, ttl, index, ttl, now + ttl)
-        heappush(self._deadlines, (lease.deadline, lease_id))
+        self._note_deadline(lease)
         self.dirty_leases.add(lease_id)
         self._renewed += (RENEWED.pack(index, 1), lease_id.to_bytes(8, "little", signed=True))
         self.granted += 1
@@ -137,7 +138,7 @@ class Lessor:
                 lease.remaining_ttl = ttl
                 self.dirty_leases.add(lease_id)
             if expiring and expiring.pop(lease_id, None) is not None:
-                heappush(self._deadlines, (lease.deadline, lease_id))
+                self._note_deadline(lease)
             ttls.append(ttl)
         self._renewed += (RENEWED.pack(index, count), packed_ids)
         self.renewed += count
@@ -173,7 +174,7 @@ class Lessor:
         self.dirty_leases.add(lease_id)
         if now + remaining_ttl < lease.deadline - 1:  # this member has counted from its own start
             lease.deadline = now + remaining_ttl
-            heappush(self._deadlines, (lease.deadline, lease_id))
+            self._note_deadline(lease)
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -223,6 +224,15 @@ class Lessor:
             self._expiring.pop(lease.lease_id, None)
             self._expiring[lease.lease_id] = now
         return due
+
+    def _note_deadline(self, lease: Lease) -> None:
+        """Have `overdue` look at it. Only the leader asks that, and long leases may be revoked early: what is left of
+        those that are gone goes when it is the most."""
+        heappush(self._deadlines, (lease.deadline, lease.lease_id))
+        if len(self._deadlines) > 2 * len(self.leases) + DEADLINES_SPARE:
+            kept = (one for one in self.leases.values() if one.lease_id not in self._expiring)
+            self._deadlines = [(one.deadline, one.lease_id) for one in kept]
+            heapify(self._deadlines)
 
     def checkpoints(self, now: float, most: int) -> list[tuple[int, int, int]]:
         """(lease id, renewed index, seconds left) of long leases that were not renewed for minutes, for the leader to

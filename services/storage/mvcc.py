@@ -153,10 +153,12 @@ class Store:
         return self.main if self.sub else self.revision
 
     def forget_recent(self) -> None:
-        """Keep the memory of recent records bounded; only while no row is pending, as those are only here."""
-        if self._recent_bytes > RECENT_BYTES_MAX // 2 and not self.database.pending:
-            self._recent_old, self._recent = self._recent, {}
-            self._recent_bytes = 0
+        """Keep the memory of recent records bounded, whether they were made or only read: once a turn. Those of pending
+        rows stay, as they are only here."""
+        database = self.database
+        if self._recent_bytes - database.pending_bytes > RECENT_BYTES_MAX // 2:
+            self._recent_old, self._recent = self._recent, {row[0]: row[3] for row in database.pending}
+            self._recent_bytes = database.pending_bytes
         if len(self._facts) > FACTS_MAX:
             self._facts_old, self._facts = self._facts, {}
 

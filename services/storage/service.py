@@ -158,6 +158,7 @@ class Service:
             if self._held:
                 self._answer_held()
             self.publisher.publish(now)
+            self.state.store.forget_recent()
             if not self.commits.dirty_since and self.state.is_dirty:
                 self.commits.dirty_since = now
         self._answer_later_ones()

@@ -274,6 +274,20 @@ def test_many_overdue_leases_are_proposed_in_portions() -> None:
     assert [500, 500, 200, 0] == portions
 
 
+def test_leases_that_are_gone_leave_nothing_behind_on_a_member_that_does_not_lead() -> None:
+    lessor = Lessor(2)
+    for lease_id in range(1, 101):
+        lessor.grant(lease_id, 5, 0.0, 1)
+    overdue = {lease.lease_id for lease in lessor.overdue(10.0, 7)}
+    for index in range(2, 20_000):
+        lessor.grant(101, 86_400, 10.0, index)
+        lessor.revoke(101)
+    assert len(lessor._deadlines) < 3_000
+    lessor.renew(packed(min(overdue)), 10.0, 20_000)
+    due = {lease.lease_id for lease in lessor.overdue(16.0, 500)}
+    assert set(range(1, 101)) - overdue | {min(overdue)} == due
+
+
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 

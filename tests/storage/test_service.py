@@ -15,7 +15,7 @@ import pytest
 from quorate.node import logs
 from quorate.node.clock import SystemClock
 from quorate.proto import rpc_pb2
-from quorate.storage import corruption, ranges, scrub, service
+from quorate.storage import corruption, mvcc, ranges, scrub, service
 from quorate.storage.service import Service
 from quorate.storage.state import State
 from quorate.wire import errors
@@ -446,3 +446,27 @@ def test_the_rest_of_an_entry_that_cannot_be_read_has_no_effect(ring: Ring) -> N
     ring.until(lambda: ring.state.database.marks.applied_index == 2)
     assert [b"a", b"b"] == list(ring.state.store.index.live)
     assert 3 == ring.state.store.revision
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["", "with a full disk"])
+def test_what_is_only_read_takes_no_memory_for_good(ring: Ring, is_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mvcc, "RECENT_BYTES_MAX", 100_000)
+    ring.entry(*[put(b"k%d" % number, b"v" * 5000) for number in range(100)])
+    ring.results()
+    ring.until(lambda: not ring.state.is_dirty)
+    if is_full:
+        execute = ring.state.database.connection.execute
+        (pages,) = execute("PRAGMA page_count").fetchone()
+        execute(f"PRAGMA max_page_count = {pages}")
+        ring.entry(*[put(b"more%d" % number, b"v" * 5000) for number in range(20)])
+        ring.results()
+    for number in range(100):
+        ring.read(get(b"k%d" % number), number=number)
+        ring.results()
+    store = ring.state.store
+    remembered = sum(len(blob) for blobs in (store._recent, store._recent_old) for blob in blobs.values())
+    assert remembered < (400_000 if is_full else 200_000)
+    if is_full:
+        ring.read(get(b"more19"))
+        ((_, _, _, [(_, body)]),) = ring.results()
+        assert 1 == rpc_pb2.RangeResponse.FromString(body).count
