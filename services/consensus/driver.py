@@ -92,6 +92,7 @@ class Driver:
         self.seen_index = seen_index
         self.role_changed = asyncio.Event()
         self.on_membership: Callable[[], None] = lambda: None
+        self.on_leader: Callable[[], None] = lambda: None
         self.on_removed: Callable[[], None] = lambda: None
         self.on_call: Callable[[Channel, bytes], None] = lambda _channel, _body: None
         self.on_peer_call: Callable[[Call | CallReply], None] = lambda _call: None
@@ -480,6 +481,7 @@ class Driver:
                 elected_leader_id=f"{role.leader_id:x}",
                 elected_leader_term=role.term,
             )
+            self._loop.call_soon(self.on_leader)
         elif role.leader_id == NOBODY and last.leader_id != NOBODY:
             log.warn("lost leader", local_member_id=f"{self.member_id:x}", term=role.term)
         self.network.has_leader = role.leader_id != NOBODY

@@ -98,6 +98,11 @@ def assemble(config: Config, start: Start, endpoint: Endpoint, rng: random.Rando
         rejoining.look(now)
         rebuilding.look(now)
 
+    def publish() -> None:
+        """At once, not at the next tick: clients wait for it."""
+        publisher.look(time.monotonic())
+        driver.schedule()
+
     def ailments() -> list[str]:
         return [LOST_LOG] * rejoining.is_recovering + [LOST_DATABASE] * rebuilding.is_waiting
 
@@ -105,5 +110,6 @@ def assemble(config: Config, start: Start, endpoint: Endpoint, rng: random.Rando
     driver.on_peer_call = calls.take_peer
     driver.on_tick = look
     driver.ailments = ailments
+    driver.on_leader = publish
     driver.on_membership = lambda: look(time.monotonic())
     return Node(driver, calls, publisher, rejoining, Replacing(driver, calls), rebuilding)

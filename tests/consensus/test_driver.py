@@ -103,6 +103,15 @@ def test_a_chunk_reaches_storage_through_the_log(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_member_is_published_without_waiting_for_a_tick(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            driver.on_tick = lambda _now: None
+            await until(lambda: driver.is_published)
+
+    run(scenario())
+
+
 def test_a_member_counts_as_published_once_the_log_says_its_name(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with member(tmp_path, name="first") as driver:
