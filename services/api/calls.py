@@ -100,6 +100,7 @@ class StreamRoute(NamedTuple):
 
     open: OpenStream
     serves_learner: bool = False
+    is_lasting: bool = False  # ends when its client wants it to, and is opened again elsewhere when this worker stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class Calls:
         self.tallies = {method: Tally() for method in (*self.routes, *self.streams)}
         self._ring = ring
         self._want_leader: set[_Bound] = set()
+        self._lasting: set[_Bound] = set()
         self._stop_counting: Callable[[], None] | None = None
         ring.on_role(self._on_role)
         self._services = {_service_of(method) for method in (*self.routes, *self.streams)}
@@ -201,7 +203,18 @@ class Calls:
         route = self.streams.get(method)
         if route is None:
             return _Refused(self._ring, errors.Code.UNIMPLEMENTED, self.unknown_text(method), done)
-        return self.open(route, Context(metadata), _Single(respond), done, expires_at)
+        if not route.is_lasting:
+            return self.open(route, Context(metadata), _Single(respond), done, expires_at)
+        bound = _Bound(done)
+        bound.stream = self.open(route, Context(metadata), _Single(respond), bound.finish, expires_at)
+        self._lasting.add(bound)
+        bound.undo.append(lambda: self._lasting.discard(bound))
+        return bound
+
+    def end_lasting(self) -> None:
+        """End what `stream` has opened and would not end by itself: this worker stops."""
+        for bound in list(self._lasting):
+            bound.end(errors.STOPPED)
 
     def open(
         self,
@@ -337,8 +350,9 @@ class _Bound:
 
     def _release(self) -> None:
         self._is_over = True
-        for undo in self.undo:
-            undo()
+        undo, self.undo = self.undo, []
+        for each in undo:
+            each()
 
 
 class _Refused:

@@ -82,8 +82,10 @@ class GrpcServer:
                 return
 
     def drain(self) -> None:
-        """Ask every client to go elsewhere; each connection closes when its last call is answered."""
+        """Ask every client to go elsewhere; each connection closes when its last call is answered. Streams that would
+        not end by themselves are ended, of the gateway's clients too."""
         self.is_draining = True
+        self.calls.end_lasting()
         for connection in list(self.connections):
             connection.drain()
 
@@ -96,10 +98,11 @@ class GrpcServer:
 class GrpcStream:
     """One stream of a connection: where its responses go, and its other end in this node."""
 
-    __slots__ = ("_connection", "call", "stream_id", "tally")
+    __slots__ = ("_connection", "call", "is_lasting", "stream_id", "tally")
 
-    def __init__(self, connection: GrpcConnection, stream_id: int, tally: Tally) -> None:
+    def __init__(self, connection: GrpcConnection, stream_id: int, tally: Tally, is_lasting: bool) -> None:
         self._connection = connection
+        self.is_lasting = is_lasting
         self.stream_id = stream_id
         self.tally = tally
         self.call: CallStream | None = None  # from right after the start until the end
@@ -200,6 +203,10 @@ class GrpcConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         self.engine.drain()
+        for stream in list(self._streams.values()):
+            if stream.is_lasting and stream.call is not None:
+                stream.call.cancel()
+                self.finish(stream, errors.STOPPED.code, errors.STOPPED.text)
         self._flush_soon()
 
     def abort(self) -> None:
@@ -268,13 +275,14 @@ class GrpcConnection(asyncio.Protocol):
         if route is None:
             self.engine.finish(stream_id, Code.UNIMPLEMENTED, self._calls.unknown_text(method))
             return
-        if self._server.streams >= STREAMS_MAX:
-            error = errors.TOO_MANY_REQUESTS
+        is_going = self._server.is_draining and route.is_lasting
+        if is_going or self._server.streams >= STREAMS_MAX:
+            error = errors.STOPPED if is_going else errors.TOO_MANY_REQUESTS
             self.engine.finish(stream_id, error.code, error.text)
             return
         self._server.streams += 1
         expires_at = None if head.timeout_s is None else self._loop.time() + head.timeout_s
-        stream = self._streams[stream_id] = GrpcStream(self, stream_id, self._calls.tallies[method])
+        stream = self._streams[stream_id] = GrpcStream(self, stream_id, self._calls.tallies[method], route.is_lasting)
         stream.tally.started += 1
         stream.call = self._calls.open(route, _context_of(head, self._common_name), stream, stream.finish, expires_at)
 

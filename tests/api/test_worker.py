@@ -478,6 +478,49 @@ def test_shutdown_answers_what_is_in_progress_and_refuses_the_rest() -> None:
     run(scenario)
 
 
+def test_shutdown_ends_streams_that_would_not_end_by_themselves() -> None:
+    async def scenario() -> None:
+        async with worker() as w, w.channel() as channel:
+            watch = channel.stream_stream("/etcdserverpb.Watch/Watch")()
+            create = rpc_pb2.WatchCreateRequest(key=b"k", start_revision=2)
+            await watch.write(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
+            assert rpc_pb2.WatchResponse.FromString(await watch.read()).created
+            health = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+            await health.read()
+            w.fake.holds = True
+            last = asyncio.ensure_future(put(channel, b"a", b""))
+            await until(lambda: w.fake.held == 1)
+            closing = asyncio.ensure_future(w.listener.close(3600.0))
+            for stream in (watch, health):
+                assert (await stream.code(), await stream.details()) == (
+                    grpc.StatusCode.UNAVAILABLE,
+                    "etcdserver: server stopped",
+                )
+            assert not closing.done()
+            w.fake.release()
+            assert (await last).header.revision == 2
+            await closing
+            assert w.listener.grpc.streams == 0
+
+    run(scenario)
+
+
+def test_shutdown_ends_lasting_streams_of_the_gateway_once() -> None:
+    async def scenario() -> None:
+        async with worker() as w:
+            ended: list[tuple[int, str]] = []
+            streams = [
+                w.calls.stream("/etcdserverpb.Watch/Watch", {}, lambda _body: None, lambda *end: ended.append(end))
+                for _ in range(2)
+            ]
+            streams[0].cancel()
+            w.listener.grpc.drain()
+            w.listener.grpc.drain()
+            assert ended == [(14, "etcdserver: server stopped")]
+
+    run(scenario)
+
+
 def test_what_has_ended_is_gone_without_the_garbage_collector() -> None:
     """It looks only after a hundred thousand objects, and until then circles would stay."""
 

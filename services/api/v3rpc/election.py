@@ -44,7 +44,7 @@ class Election:
         }
 
     def streams(self) -> dict[str, StreamRoute]:
-        return {"/v3electionpb.Election/Observe": StreamRoute(self.observe)}
+        return {"/v3electionpb.Election/Observe": StreamRoute(self.observe, is_lasting=True)}
 
     async def campaign(self, keys: Keys, request: CampaignRequest) -> CampaignResponse:
         """Take the next place and wait to lead."""

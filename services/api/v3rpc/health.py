@@ -23,7 +23,7 @@ class Health:
         return {"/grpc.health.v1.Health/Check": Route(self.check, serves_learner=True, is_open=True)}
 
     def streams(self) -> dict[str, StreamRoute]:
-        return {"/grpc.health.v1.Health/Watch": StreamRoute(self.watch, serves_learner=True)}
+        return {"/grpc.health.v1.Health/Watch": StreamRoute(self.watch, serves_learner=True, is_lasting=True)}
 
     def check(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         if HealthCheckRequest.FromString(body).service:

@@ -69,7 +69,7 @@ class Lease:
         }
 
     def streams(self) -> dict[str, StreamRoute]:
-        return {"/etcdserverpb.Lease/LeaseKeepAlive": StreamRoute(self.keep_alive)}
+        return {"/etcdserverpb.Lease/LeaseKeepAlive": StreamRoute(self.keep_alive, is_lasting=True)}
 
     def grant(self, body: bytes, context: Context, done: Done, expires_at: float | None) -> None:
         request = LeaseGrantRequest.FromString(body)

@@ -46,7 +46,7 @@ class Watch:
         self._unasked: deque[Callable[[], None]] = deque()  # bounded by the places that streams have
 
     def streams(self) -> dict[str, StreamRoute]:
-        return {"/etcdserverpb.Watch/Watch": StreamRoute(self.open)}
+        return {"/etcdserverpb.Watch/Watch": StreamRoute(self.open, is_lasting=True)}
 
     def open(self, context: Context, responses: Responses, done: StreamDone) -> CallStream:
         return _Call(self, self._ring, context, responses)
