@@ -217,7 +217,7 @@ class Snapshots:
         membership = driver.membership_at(index)
         if membership is None:
             Path(path).unlink(missing_ok=True)
-            self._ask()
+            self._try_later()
             return
         image = Path(path)
         if self._image is not None and self._image.path != image:  # one at the same index has taken its place
@@ -286,9 +286,12 @@ class Snapshots:
             self._driver.schedule()
             self._asked_of = self._driver.stream.incarnation
         else:
-            targets, self._targets = self._targets, set()
-            for number in targets:
-                self._loop.call_later(RETRY_S, self._report, number, False, 0)
+            self._try_later()
+
+    def _try_later(self) -> None:
+        targets, self._targets = self._targets, set()
+        for number in targets:
+            self._loop.call_later(RETRY_S, self._report, number, False, 0)
 
     def _drop_image(self) -> None:
         if self._image is not None:

@@ -123,7 +123,13 @@ class StorageStream:
         )
 
     def install(self, index: int, term: int, path: str) -> None:
-        """Storage gets a snapshot's file; its next hello shows that it has it."""
+        """Storage gets a snapshot's file; its next hello shows that it has it.
+
+        One that has more, and only waits for the log to be known to be committed so far, keeps it: nobody is to see it
+        go back.
+        """
+        if self.start_index is not None and self.start_index >= index:
+            return
         self.is_open = self.lacks_image = False
         self.start_index = None
         self.is_installing = True

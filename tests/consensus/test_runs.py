@@ -131,6 +131,24 @@ def test_storage_may_be_ahead_of_what_its_log_knows_and_an_image_of_then_has_no_
     run(scenario())
 
 
+def test_a_storage_that_has_more_than_a_snapshot_keeps_it(tmp_path: Path) -> None:
+    """A healing member keeps its database; the image of a leader whose storage lags may be older."""
+
+    async def scenario() -> None:
+        async with member(tmp_path, initial_cluster=TWO) as driver:
+            storage = FakeStorage(tmp_path, [], durable_index=200)
+            with closing(storage):
+                storage.attach(asyncio.get_running_loop())
+                await until(lambda: driver.stream.start_index == 200)
+                for index in (100, 200, 201):
+                    driver.stream.install(index, 1, "image")
+                driver.schedule()
+                await until(lambda: storage.installed)
+                assert storage.installed == [(201, 1, "image")]
+
+    run(scenario())
+
+
 def test_of_two_additions_of_one_address_at_once_the_second_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with member(tmp_path) as driver:
