@@ -1,11 +1,13 @@
 """The gateway's streams: requests as JSON values one after another, responses as one {"result":...} a line.
 
 The requests are read while responses are written. The end of the body half-closes the call; a client that goes away
-cancels it. A client that does not read pauses the call, so that no more than RESPONSES_BYTES_MAX wait for it here.
+cancels it. A client that does not read pauses the call and is not listened to, so that no more than RESPONSES_BYTES_MAX
+wait for it here.
 """
 
 import asyncio
 import codecs
+import re
 from typing import Final
 
 from quorate.api import faults
@@ -16,7 +18,36 @@ from quorate.api.json_codec import BadJson, Decoder, IncompleteJson, skip_whites
 from quorate.api.routes import Codec
 from quorate.wire.errors import Code, http_status
 
+_MARKS: Final = re.compile(r'["{}\[\]]')
+_STRING_MARKS: Final = re.compile(r'["\\]')
 RESPONSES_BYTES_MAX: Final = 1024 * 1024  # a few of the largest watch responses
+
+
+class Nesting:
+    """How deep JSON text is nested where it ends; each piece of it is looked at once."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._is_string = False
+        self._skipped = 0  # characters of the next piece that belong to an escape
+
+    def follow(self, piece: str) -> bool:
+        """Take the next piece; whether a value may have ended in it."""
+        at, ends = self._skipped, self._depth <= 0 and not self._is_string
+        while mark := (_STRING_MARKS if self._is_string else _MARKS).search(piece, at):
+            at = mark.end()
+            match mark[0]:
+                case '"':
+                    self._is_string = not self._is_string
+                case "\\":
+                    at += 1
+                case "{" | "[":
+                    self._depth += 1
+                case _:
+                    self._depth -= 1
+                    ends = ends or self._depth <= 0
+        self._skipped = max(0, at - len(piece))
+        return ends
 
 
 class RequestReader:
@@ -28,6 +59,7 @@ class RequestReader:
         self._request_bytes_max = request_bytes_max
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._text = ""  # what is not a complete JSON value yet
+        self._nesting = Nesting()
         self._bad: BadJson | None = None
 
     async def read(self) -> tuple[list[bytes], bool]:
@@ -43,9 +75,13 @@ class RequestReader:
             raise Disconnected
         more = message.get("more_body", False)
         try:
-            self._text += self._utf8.decode(message.get("body", b""), final=not more)
+            piece = self._utf8.decode(message.get("body", b""), final=not more)
         except UnicodeDecodeError as error:
             raise BadJson(str(error)) from None
+        self._text += piece
+        # A request that comes octet by octet is not read anew with each of them.
+        if not (self._nesting.follow(piece) or not more or len(self._text) > self._request_bytes_max):
+            return [], True
         requests = self._take_complete(more)
         return requests, more or self._bad is not None
 
@@ -81,6 +117,8 @@ class StreamAnswer:
         self._waiting_bytes = 0
         self._stream: CallStream | None = None
         self._paused = False
+        self._has_room = asyncio.Event()  # as long as it is not paused
+        self._has_room.set()
         self._end: tuple[int, str] | None = None
         self._news = asyncio.Event()
         self._started = False
@@ -109,6 +147,7 @@ class StreamAnswer:
         self._news.set()
         if self._waiting_bytes > RESPONSES_BYTES_MAX and not self._paused and self._stream is not None:
             self._paused = True
+            self._has_room.clear()
             self._stream.pause()
 
     def _done(self, code: int, message: str) -> None:
@@ -121,6 +160,7 @@ class StreamAnswer:
         sent, more = 0, True
         try:
             while more and (many or sent == 0):
+                await self._has_room.wait()
                 requests, more = await self._requests.read()
                 for request in requests if many else requests[:1]:
                     stream.send(request)
@@ -150,6 +190,7 @@ class StreamAnswer:
                 await self._line(f'{{"result":{self._codec.json(response)}}}\n'.encode())
             if self._paused and not self._responses:
                 self._paused = False
+                self._has_room.set()
                 stream.resume()
         await self._finish(*self._end)
 

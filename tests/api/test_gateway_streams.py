@@ -5,9 +5,12 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from quorate.api import gateway_streams
 from quorate.api.asgi import Disconnected
 from quorate.api.gateway import Gateway
+from quorate.api.gateway_streams import Nesting
 from quorate.proto import rpc_pb2
 from tests.api.exchange import Exchange, until
 from tests.fakes.calls import FakeCalls, FakeStream
@@ -155,3 +158,64 @@ def test_a_client_that_does_not_read_pauses_the_call() -> None:
         call.done(0, "")
 
     stream("/v3/maintenance/snapshot", script)
+
+
+def test_a_client_that_does_not_read_is_not_listened_to() -> None:
+    """Or it would have an answer to each of its requests kept for it, without end."""
+    renewed = rpc_pb2.LeaseKeepAliveResponse(ID=1, TTL=60).SerializeToString()
+
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        exchange.reading.clear()
+        call.respond(bytes(0))
+        await asyncio.sleep(0)
+        for _ in range(gateway_streams.RESPONSES_BYTES_MAX // len(renewed) + 1):
+            call.respond(renewed)
+        assert call.paused
+        for _ in range(10):
+            exchange.send(b'{"ID":1}')
+            for _ in range(10):
+                await asyncio.sleep(0)
+        assert len(call.requests) <= 1  # which was waited for already
+        exchange.reading.set()
+        await until(lambda: len(call.requests) == 10)
+        call.done(0, "")
+
+    stream("/v3/lease/keepalive", script)
+
+
+def test_a_request_that_comes_octet_by_octet_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [
+        rb'{"create_request":{"key":"Zm9v","unknown":"}{\"\\"}} ',
+        b' {"progress_request":{}}\n',
+        b'{"create_request":{}}',
+    ]
+    tried = 0
+    take_complete = gateway_streams.RequestReader._take_complete
+
+    def counted(reader: gateway_streams.RequestReader, more: bool) -> list[bytes]:
+        nonlocal tried
+        tried += 1
+        return take_complete(reader, more)
+
+    monkeypatch.setattr(gateway_streams.RequestReader, "_take_complete", counted)
+
+    async def script(exchange: Exchange, call: FakeStream) -> None:
+        for octet in b"".join(texts):
+            exchange.send(bytes((octet,)))
+        await until(lambda: len(call.requests) == len(texts))
+        call.done(0, "")
+
+    call = stream(WATCH, script)
+    keys = [rpc_pb2.WatchRequest.FromString(request).create_request.key for request in call.requests]
+    assert [b"foo", b"", b""] == keys
+    assert tried < 12
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_where_values_end_is_seen_in_pieces_of_any_size(size: int) -> None:
+    text = r'{"a":["}","\"}\\",{"]":"\\\\"}]}[] {"":"\\"}'
+    nesting = Nesting()
+    depths = [nesting.follow(text[at : at + size]) for at in range(0, len(text), size)]
+    whole = r'{"a":["}","\"}\\",{"]":"\\\\"}]}'
+    assert depths.index(True, 1) == (len(whole) - 1) // size if size < len(whole) else depths[0]
+    assert depths[-1]
