@@ -32,6 +32,7 @@ from quorate.wire.sockets import Channel
 log = logs.named("cluster")
 
 ACTIVE_S: Final = 5.0  # etcd's HealthInterval: so long a member has to be connected to count as healthy
+INDEX_BYTES: Final = 8  # of a question for an image, little-endian: the log index it has to reach at least
 READY_SHARE: Final = 0.9  # of the leader's log a learner must have before it may vote
 WAITING_MAX: Final = 10_000
 _OPS: Final = frozenset(ClusterOp)
@@ -125,7 +126,7 @@ class Calls:
         if message.op == ClusterOp.IMAGE:
             if driver.core.role is RaftRole.LEADER:
                 log.info("a member needs an image", member_id=f"{message.from_id:x}")
-                driver.courier.send(message.from_id)
+                driver.courier.send(message.from_id, int.from_bytes(message.body[:INDEX_BYTES], "little"))
         elif message.op not in _OPS:
             reply(errors.MALFORMED_REQUEST)
         elif driver.core.role is RaftRole.LEADER:

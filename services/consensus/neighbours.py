@@ -30,8 +30,8 @@ class Network(Protocol):
 class SnapshotCourier(Protocol):
     """Takes images of storage to members that fell behind; `snapshots.Snapshots` in production."""
 
-    def send(self, number: int) -> None:
-        """A member needs a snapshot."""
+    def send(self, number: int, index: int = 0) -> None:
+        """A member needs a snapshot, and one before `index` is of no use to it."""
 
     def image_taken(self, index: int, term: int, path: str) -> None:
         """Storage wrote an image."""
@@ -43,7 +43,7 @@ class SnapshotCourier(Protocol):
         """Storage has everything up to `index`."""
 
     def held_index(self) -> int | None:
-        """The log behind this index is needed when a stream has arrived; None without streams."""
+        """The log behind this index is needed by members with an image, or with one that is being made."""
 
     def look(self, now: float) -> None:
         """A tick has passed."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from quorate.consensus.wal_format import Base
+
+BLOCK: Final = 1024  # entries summed at once
 
 
 class Position(NamedTuple):
@@ -87,7 +89,16 @@ class Positions:
             return self.base.index
         size = 0
         slot = min(index, self.last_index) - self.base.index
-        while slot > 0 and size + self._sizes[slot - 1] <= bytes_max:
-            slot -= 1
-            size += self._sizes[slot]
+        for step in (BLOCK, 1):  # by blocks, as this is hundreds of thousands of entries, and the last ones one by one
+            while slot > 0:
+                start = max(0, slot - step)
+                more = sum(self._sizes[start:slot])
+                if size + more > bytes_max:
+                    break
+                slot, size = start, size + more
         return self.base.index + slot
+
+    def bytes_between(self, index: int, last_index: int) -> int:
+        """What the entries after `index` take, up to `last_index`, as far as they are there."""
+        base = self.base.index
+        return sum(self._sizes[max(0, index - base) : max(0, last_index - base)])

@@ -1,13 +1,15 @@
 """A member whose database is gone while its log is whole: it votes and acknowledges on, and gets the data back.
 
 The log is not touched. If it reaches back to its beginning, storage gets everything from there. Else it asks for an
-image: whoever leads sends images; a leader that needs one itself hands over first.
+image: whoever leads sends images; a leader that needs one itself hands over first. An image has to reach the log's
+beginning: an older one, which the leader may still have from another member, is of no use.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from quorate.consensus.calls import INDEX_BYTES
 from quorate.consensus.driver import Driver
 from quorate.consensus.frames import Call
 from quorate.consensus.raft.messages import NOBODY
@@ -29,6 +31,7 @@ class Rebuilding:
         self.rebuilt = 0  # since this process began
         self._driver = driver
         self._next_ask = 0.0
+        self._asked = (NOBODY, 0)  # which leader, and of what term
         self._is_told = False
         self._goal: int | None = None  # the index committed when the loss was seen: the database is rebuilt up to there
 
@@ -63,8 +66,9 @@ class Rebuilding:
         if not self._is_told:
             self._is_told = True
             log.error("the database is lost; asking the others for an image", others=[f"{one:x}" for one in others])
-        if now >= self._next_ask and driver.core.leader_id != NOBODY:
-            self._next_ask = now + ASK_S
+        leader = (driver.core.leader_id, driver.core.term)
+        if leader[0] != NOBODY and (now >= self._next_ask or leader != self._asked):
+            self._next_ask, self._asked = now + ASK_S, leader
             self._ask()
 
     def _ask(self) -> None:
@@ -75,6 +79,7 @@ class Rebuilding:
             if voters:
                 core.transfer_leader(voters[0])
         else:
-            call = Call(driver.member_id, core.leader_id, core.term, 0, ClusterOp.IMAGE, b"")
+            since = (core.first_index - 1).to_bytes(INDEX_BYTES, "little")
+            call = Call(driver.member_id, core.leader_id, core.term, 0, ClusterOp.IMAGE, since)
             driver.network.send(call)
         driver.schedule()

@@ -1,8 +1,9 @@
 """How much of the log stays: in memory for followers and storage, on disk for those that are far behind.
 
 On disk nothing is dropped that storage could ask for again, that a live follower still has to get, or that follows an
-image on its way to a member. Before segments go, the membership as of a later index is made durable: it could no
-longer be read from the log.
+image until the member it was made for has caught up (`snapshots`, `pins`). What is kept for members has a limit in
+bytes, and on a disk without room nothing is: who needed it gets another image. Before segments go, the membership as of
+a later index is made durable: it could no longer be read from the log.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ CACHE_BYTES_MAX: Final = 16 * 1024 * 1024  # entries kept in memory
 LAG_BYTES_MAX: Final = 256 * 1024 * 1024  # proposals are refused while storage is as far behind
 LOG_BYTES_KEPT: Final = 64 * 1024 * 1024  # behind what storage has, for slow followers
 LOG_BYTES_MAX: Final = 512 * 1024 * 1024  # a live follower may hold back as much; then it gets a snapshot
+PINNED_BYTES_MAX: Final = 1024 * 1024 * 1024  # and one that was sent a snapshot as much; then it gets another one
 CHECK_S: Final = 1.0  # between two looks at the disk
 
 
@@ -38,7 +40,7 @@ class Retention:
         catchup_entries: int,
         held_index: Callable[[], int | None],
     ) -> None:
-        """`held_index` says behind which index the log is needed for a snapshot on its way."""
+        """`held_index` says behind which index the log is needed by members with a snapshot."""
         self.meta = meta
         self._core = core
         self._wal = wal
@@ -62,7 +64,7 @@ class Retention:
     def lags(self, applied_index: int) -> bool:
         """True while storage has too much before it: more would only wait longer."""
         wal = self._wal
-        return wal.bytes > LAG_BYTES_MAX and wal.index_behind(self._core.commit_index, LAG_BYTES_MAX) > applied_index
+        return wal.bytes > LAG_BYTES_MAX and wal.bytes_between(applied_index, self._core.commit_index) > LAG_BYTES_MAX
 
     def drop_segments(self, now: float, durable_index: int, membership: Membership, seen_index: int) -> None:
         """Drops what nobody needs: storage never again up to `durable_index`; `membership` is as of `seen_index`."""
@@ -87,11 +89,13 @@ class Retention:
     def _droppable(self, floor: int) -> int:
         wal = self._wal
         index = max(floor - self._catchup_entries, wal.index_behind(floor, LOG_BYTES_KEPT))
+        if wal.lacks_room_because is not None:
+            return index
         if wal.bytes < LOG_BYTES_MAX:
             for progress in self._core.progress().values():
                 if progress.is_active:
                     index = min(index, progress.match_index)
-        held = self._held_index()
+        held = self._held_index() if wal.bytes < PINNED_BYTES_MAX else None
         return index if held is None else min(index, held)
 
     def restart_at(self, snapshot: SnapshotMeta, membership: Membership) -> None:

@@ -133,6 +133,7 @@ class SegmentStore:
         else:
             segment.path.rename(self._spare)
             self._ready = True
+            self.failure = None
 
     def close(self) -> None:
         if self._worker is not None:

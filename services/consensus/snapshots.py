@@ -42,6 +42,7 @@ from quorate.consensus.frames import (
 from quorate.consensus.handshake import SNAPSHOT, BadRequest, Hello
 from quorate.consensus.membership import Membership, json_object, membership_from_json, membership_json
 from quorate.consensus.peers import PeerSettings
+from quorate.consensus.pins import Pins
 from quorate.consensus.raft import messages as raft
 from quorate.consensus.raft.messages import Role
 from quorate.consensus.segments import FILE_MODE
@@ -58,7 +59,7 @@ BYTES_PER_SECOND_MAX: Final = 1024 * 1024 * 1024
 SYNC_BYTES: Final = 8 * 1024 * 1024  # the disk writes so much at a time, while more arrives
 STALL_TIMEOUT_S: Final = 30.0  # a stream that does not move for so long is given up
 RETRY_S: Final = 1.0  # after a failure
-IMAGE_LIFETIME_S: Final = 20.0  # an image serves other members and resumed streams for so long; never on the disk
+IMAGE_LIFETIME_S: Final = 20.0  # an image serves other members and resumed streams for so long
 PART_LIFETIME_S: Final = 3600.0  # nobody resumes what is older
 SAVE_BUCKETS: Final = tuple(0.1 * 2**power for power in range(10))  # seconds, etcd's
 SYNC_BUCKETS: Final = tuple(0.001 * 2**power for power in range(14))
@@ -88,9 +89,10 @@ class Image:
     term: int
     path: Path
     membership: Membership
-    taken_at: float
+    needed_at: float  # when it was taken, or when a stream of it was cut
     size: int
     name: str = field(default_factory=lambda: uuid.uuid4().hex)  # tells it from another of the same index
+    is_wanted: bool = True  # a member comes for it; False when the last one that did has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,8 @@ class Snapshots:
         self._streaming: dict[int, int] = {}  # member: index of the image on its way
         self._known: frozenset[int] = frozenset()  # members
         self._asked_of = 0  # incarnation of the storage that was asked for an image; 0: none
+        self._asked_index = 0  # that image will stand there or later
+        self._pins = Pins()
         self._receiving = threading.Lock()
         self._closed = False
         for leftover in directory.glob("*.part"):
@@ -202,10 +206,13 @@ class Snapshots:
 
     # --- the driver's side ---
 
-    def send(self, number: int) -> None:
-        """A member needs a snapshot."""
+    def send(self, number: int, index: int = 0) -> None:
+        """A member needs a snapshot, and one before `index` is of no use to it."""
+        if number in self._streaming:
+            return  # one is on its way; if it is of no use, the member asks again
         self._targets.add(number)
-        if (image := self._fresh_image()) is not None:
+        image = self._fresh_image()
+        if image is not None and image.index >= index:
             self._start_streams(image)
         else:
             self._ask()
@@ -245,8 +252,15 @@ class Snapshots:
                     path.unlink(missing_ok=True)
 
     def held_index(self) -> int | None:
-        """The log behind this index is needed when a stream has arrived."""
-        return min(self._streaming.values(), default=None)
+        """The log behind this index is needed by members with an image, or with one that is being made."""
+        needed = [*self._streaming.values()]
+        if self._image is not None and self._image.is_wanted:
+            needed.append(self._image.index)
+        if self._is_asked():
+            needed.append(self._asked_index)
+        if (pinned := self._pins.lowest()) is not None:
+            needed.append(pinned)
+        return min(needed, default=None)
 
     def look(self, now: float) -> None:
         """Asks a restarted storage again, and lets an old image go."""
@@ -254,8 +268,9 @@ class Snapshots:
             self._ask()
         image = self._image
         is_idle = not self._streaming and not self._asked_of  # the one that was asked for may have the same name
-        if image is not None and is_idle and now - image.taken_at > IMAGE_LIFETIME_S:
+        if image is not None and is_idle and now - image.needed_at > IMAGE_LIFETIME_S:
             self._drop_image()
+        self._pins.look(now, self._driver.core.progress())
         self._expect_newcomers()
 
     def close(self) -> None:
@@ -275,16 +290,20 @@ class Snapshots:
 
     def _fresh_image(self) -> Image | None:
         image = self._image
-        if image is None or time.monotonic() - image.taken_at > IMAGE_LIFETIME_S:
+        if image is None or time.monotonic() - image.needed_at > IMAGE_LIFETIME_S:
             return None
         return image if image.index >= self._driver.core.first_index - 1 else None
 
+    def _is_asked(self) -> bool:
+        return self._asked_of != 0 and self._asked_of == self._driver.stream.incarnation
+
     def _ask(self) -> None:
-        if self._asked_of and self._asked_of == self._driver.stream.incarnation:
+        if self._is_asked():
             return
-        if self._driver.stream.take_image():
+        stream = self._driver.stream
+        if stream.take_image():
             self._driver.schedule()
-            self._asked_of = self._driver.stream.incarnation
+            self._asked_of, self._asked_index = stream.incarnation, stream.durable_index
         else:
             self._try_later()
 
@@ -316,11 +335,18 @@ class Snapshots:
 
     def _finished(self, number: int, ok: bool, index: int) -> None:
         self._streaming.pop(number, None)
+        now = time.monotonic()
+        image = self._image if self._image is not None and self._image.index == index else None
         if ok:
             self.sent += 1
+            if image is not None:
+                image.is_wanted = False
+            self._pins.add(number, index, self._driver.core.last_index, now)
             self._report(number, ok, index)
         else:
             self.send_failures += 1
+            if image is not None:
+                image.needed_at, image.is_wanted = now, True  # the next stream goes on where this one was cut
             self._loop.call_later(RETRY_S, self._report, number, ok, index)
 
     # --- sending, in a thread ---

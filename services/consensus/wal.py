@@ -229,6 +229,10 @@ class Wal:
         """The oldest index such that the entries after it, up to `index`, take no more than `bytes_max`."""
         return self._positions.index_behind(index, bytes_max)
 
+    def bytes_between(self, index: int, last_index: int) -> int:
+        """What the entries after `index` take, up to `last_index`, as far as they are there."""
+        return self._positions.bytes_between(index, last_index)
+
     @property
     def lacks_room_because(self) -> OSError | None:
         """Why there is no further segment, as far as it was tried."""

@@ -290,7 +290,7 @@ class ClusterOp(IntEnum):
     STATUS = 7  # consensus' share of StatusResponse: leader, raftIndex, raftTerm, isLearner
     DOWNGRADE = 8
     VERSION = 9  # the answer is a DowngradeResponse with the cluster version, empty while there is none
-    IMAGE = 10  # between members only, not answered: the sender needs an image of the database
+    IMAGE = 10  # between members only, not answered: the sender needs an image of the database that reaches this index
 
 
 @dataclass(frozen=True, slots=True)

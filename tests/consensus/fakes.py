@@ -232,7 +232,7 @@ class NoNetwork:
 class NoCourier:
     """Snapshots of a cluster of one."""
 
-    def send(self, number: int) -> None:
+    def send(self, number: int, index: int = 0) -> None:
         raise AssertionError("nobody to send to")
 
     def image_taken(self, index: int, term: int, path: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +20,15 @@ from quorate.consensus.calls import Calls, Rules
 from quorate.consensus.driver import Driver
 from quorate.consensus.healing import Rejoining
 from quorate.consensus.joining import Known
+from quorate.consensus.membership import Membership
 from quorate.consensus.node import assemble
 from quorate.consensus.peers import Peers, PeerSettings
+from quorate.consensus.raft.messages import ConfState
 from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.raft.progress import Progress
 from quorate.consensus.rebuilding import Rebuilding
 from quorate.consensus.round_trips import RoundTrips
-from quorate.consensus.snapshots import RETRY_S, SUFFIX, Image, Snapshots
+from quorate.consensus.snapshots import IMAGE_LIFETIME_S, RETRY_S, SUFFIX, Image, Snapshots
 from quorate.consensus.stats import Stats
 from quorate.node.config import Config
 from quorate.proto import rpc_pb2 as rpc
@@ -236,6 +241,68 @@ def test_a_member_that_needs_an_image_before_storage_is_there_is_looked_after_ag
             assert [(RETRY_S, snapshots._report, 5, False, 0)] == later
 
     run(scenario())
+
+
+def test_an_image_that_does_not_reach_where_a_members_log_begins_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be received, found useless and asked for again, for as long as the image is kept."""
+
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
+            snapshots = Snapshots(asyncio.get_running_loop(), driver, settings, tmp_path)
+            snapshots._image = Image(6, 1, tmp_path / "6.image.db", driver.membership, time.monotonic(), 5)
+            sent: list[int] = []
+            asked: list[bool] = []
+            monkeypatch.setattr(snapshots, "_start_streams", lambda image: sent.append(image.index))
+
+            def take_image() -> bool:
+                asked.append(True)
+                return True
+
+            monkeypatch.setattr(driver.stream, "take_image", take_image)
+            snapshots.send(5, 6)
+            assert ([6], []) == (sent, asked)
+            snapshots.send(5, 7)
+            assert ([6], [True]) == (sent, asked)
+
+    run(scenario())
+
+
+def test_the_log_behind_an_image_is_held_from_the_order_until_the_member_has_caught_up(tmp_path: Path) -> None:
+    follower = Progress(1)
+    core = SimpleNamespace(
+        progress=lambda: {5: follower}, last_index=20, first_index=1, term=1, term_at=lambda _index: 1, role=None
+    )
+    core.report_snapshot = lambda *_report: None
+    stream = SimpleNamespace(take_image=lambda: True, incarnation=1, durable_index=6)
+    membership = Membership(7, 0, ConfState((9, 5)), {})
+    driver: Any = SimpleNamespace(
+        core=core,
+        stream=stream,
+        membership=membership,
+        membership_at=lambda _index: membership,
+        member=lambda _number: None,
+        schedule=lambda: None,
+    )
+    loop: Any = SimpleNamespace(call_later=lambda *_call: None)
+    snapshots = Snapshots(loop, driver, PeerSettings(9, 1.0, 5000, ssl.create_default_context), tmp_path)
+    held = [snapshots.held_index()]
+    snapshots.send(5)
+    held.append(snapshots.held_index())
+    path = tmp_path / "8.image.db"
+    path.write_bytes(b"image")
+    snapshots.image_taken(8, 1, str(path))
+    held.append(snapshots.held_index())
+    snapshots._finished(5, True, 8)
+    held.append(snapshots.held_index())
+    later = time.monotonic() + IMAGE_LIFETIME_S + 1.0
+    for follower.match_index in (12, 20):
+        snapshots.look(later)
+        held.append(snapshots.held_index())
+    assert [None, 6, 8, 8, 12, None] == held
+    assert not path.exists()
 
 
 def test_while_a_neighbour_takes_nothing_one_more_try_is_due_however_many_turns_come(

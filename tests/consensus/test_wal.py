@@ -119,6 +119,27 @@ def test_a_segment_that_was_only_begun_does_not_part_the_log_from_term_and_vote(
     crash(wal)
 
 
+def test_what_entries_take_is_counted_as_one_by_one(tmp_path: Path) -> None:
+    wal = create(tmp_path)
+    wal.append([Entry(i, 1, BATCH, b"x" * (i % 97)) for i in range(1, 3001)], HardState(1, 9, 0))
+    wal.compact(1000)
+    first, last = wal.first_index(), wal.last_index
+    sizes = {index: wal._positions.position(index).size for index in range(first, last + 1)}
+
+    def behind(index: int, bytes_max: int) -> int:
+        taken = 0
+        while index >= first and (taken := taken + sizes[index]) <= bytes_max:
+            index -= 1
+        return index
+
+    for index in (first, first + 1, 2000, 2999, 3000):
+        for bytes_max in (0, 100, 5_000, wal.bytes - 1, wal.bytes):
+            expected = behind(index, bytes_max) if bytes_max < wal.bytes else first - 1
+            assert expected == wal.index_behind(index, bytes_max)
+        assert sum(sizes[each] for each in range(index, last)) == wal.bytes_between(index - 1, last - 1)
+    crash(wal)
+
+
 def test_a_reset_log_continues_after_the_snapshot(tmp_path: Path) -> None:
     wal = create(tmp_path)
     wal.append(entries(1, 5), HardState(1, 9, 3))

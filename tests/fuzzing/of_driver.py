@@ -137,8 +137,9 @@ class Courier(NoCourier):
     def __init__(self) -> None:
         self.index = 0
 
-    def send(self, number: int) -> None:
+    def send(self, number: int, index: int = 0) -> None:
         assert number
+        assert index >= 0
 
     def image_taken(self, index: int, term: int, path: str) -> None:
         return
