@@ -257,6 +257,8 @@ class Applier:
 
     def _delete_leased(self, keys: list[bytes]) -> None:
         for key in keys:
+            if self.store.sub == txn.DELETIONS_MAX:  # millions of keys: more than one revision can number
+                self.store.finish()
             self.store.delete(key)
         self.counts["delete"] += len(keys)
         self.store.finish()

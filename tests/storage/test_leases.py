@@ -11,6 +11,7 @@ import pytest
 
 from quorate.node import logs
 from quorate.proto import rpc_pb2
+from quorate.storage import txn
 from quorate.storage.apply import CHECKPOINT, EXPIRE
 from quorate.storage.auto_compaction import policy
 from quorate.storage.corruption import Corruption
@@ -104,6 +105,18 @@ def test_revoking_deletes_its_keys_in_one_revision(member: Member) -> None:
     revoke(member, 7)
     assert (0, 5) == (member.range(b"\0", b"\0").count, member.state.store.revision)
     fails_with(errors.LEASE_NOT_FOUND, revoke, member, 7)
+
+
+def test_a_revision_never_takes_more_deletions_than_it_can_number(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(txn, "DELETIONS_MAX", 3)
+    grant(member, 1, 10)
+    for number in range(7):
+        member.put(b"k%d" % number, lease=1)
+    before = member.state.store.revision
+    revoke(member, 1)
+    assert (before + 3, 0) == (member.state.store.revision, member.range(b"k", b"l").count)
 
 
 def test_revoking_a_lease_without_keys_makes_no_revision(member: Member) -> None:
