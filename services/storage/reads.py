@@ -54,7 +54,7 @@ class Work(Protocol):
 
 
 class Task:
-    """Work that is one function."""
+    """Work that is one function, and goes through everything there is."""
 
     def __init__(self, revision: int, read: Callable[[], bytes]) -> None:
         self.revision = revision
@@ -376,14 +376,16 @@ def result_of(body: bytes) -> bytes:
 
 
 class Readers:
-    """Deferred answers on their way: a few at a time, the others wait in order. `wake` is called from a reader thread
-    when there is something to collect."""
+    """Deferred answers on their way: a few at a time, the others wait in order. Of tasks there is one at a time, as
+    they may take minutes and ranges and history must not wait for them. `wake` is called from a reader thread when
+    there is something to collect."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.image_seconds = Buckets(0.01, 2, 17)
         self._wake = wake
         self._pool = ThreadPoolExecutor(READER_THREADS, "reader")
         self._waiting: deque[tuple[Deliver, Work, Refuse | None]] = deque()
+        self._tasks: deque[tuple[Deliver, Work, Refuse | None]] = deque()
         self._naming: tuple[Deliver, Scan, Refuse | None] | None = None
         self._reading: dict[Future[bytes], tuple[Deliver, Work]] = {}
 
@@ -392,7 +394,7 @@ class Readers:
 
         Where the disk has no room for what was applied before, `refuse` is called instead; without one it waits.
         """
-        self._waiting.append((deliver, work, refuse))
+        (self._tasks if isinstance(work, Task) else self._waiting).append((deliver, work, refuse))
 
     @property
     def running(self) -> int:
@@ -402,11 +404,20 @@ class Readers:
     @property
     def wants_turn(self) -> bool:
         """Whether the main thread has something to do for a scan now."""
-        return self._naming is not None or (bool(self._waiting) and len(self._reading) < READER_THREADS)
+        return self._naming is not None or self._startable is not None
+
+    @property
+    def _startable(self) -> deque[tuple[Deliver, Work, Refuse | None]] | None:
+        """Where the next to start waits."""
+        if len(self._reading) >= READER_THREADS:
+            return None
+        if self._tasks and not any(isinstance(work, Task) for _, work in self._reading.values()):
+            return self._tasks
+        return self._waiting or None
 
     def revisions(self) -> Iterator[int]:
         """The revisions that must not be compacted away yet."""
-        for _, work, _ in self._waiting:
+        for _, work, _ in (*self._waiting, *self._tasks):
             yield work.revision
         for _, work in self._reading.values():
             yield work.revision
@@ -417,9 +428,10 @@ class Readers:
         """Give one slice to the scan in front; `commit` writes what is pending before a reader starts, and says whether
         it could."""
         if self._naming is None:
-            if not self._waiting or len(self._reading) >= READER_THREADS:
+            startable = self._startable
+            if startable is None:
                 return
-            deliver, work, refuse = self._waiting.popleft()
+            deliver, work, refuse = startable.popleft()
             if not isinstance(work, Scan):
                 self._start(deliver, work, refuse, commit)
                 return
@@ -442,21 +454,24 @@ class Readers:
         if self._naming is not None:
             self._waiting.appendleft(self._naming)
             self._naming = None
-        waiting, self._waiting = self._waiting, deque()
+        waiting = (*self._waiting, *self._tasks)
+        self._waiting.clear()
+        self._tasks.clear()
         for deliver, work, refuse in waiting:
             if refuse is None:
-                self._waiting.append((deliver, work, refuse))
+                self.submit(deliver, work)
             else:
                 refuse()
 
     def close(self) -> None:
         """Wait for the reads under way and forget the rest."""
         self._waiting.clear()
+        self._tasks.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _start(self, deliver: Deliver, work: Work, refuse: Refuse | None, commit: Callable[[], bool]) -> None:
         if not commit():
-            self._waiting.appendleft((deliver, work, refuse))
+            (self._tasks if isinstance(work, Task) else self._waiting).appendleft((deliver, work, refuse))
             self.without_room()
             return
         future = self._pool.submit(work.read)
