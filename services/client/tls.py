@@ -1,5 +1,6 @@
 """Certificates and trust of a connection."""
 
+import errno
 import socket
 import ssl
 from collections.abc import Sequence
@@ -30,8 +31,34 @@ class TlsFiles:
     server_name: str | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What a channel needs; OSError for a file that cannot be read."""
+        """What a channel needs; OSError for a file that cannot be read or is not what it is named for."""
+        self._check()
         return _credentials(_bytes(self.ca) or _system_authorities(), self)
+
+    def _check(self) -> None:
+        """gRPC itself would say on stderr what is wrong, in its own words, and never connect."""
+        for path in filter(None, (self.ca, self.cert, self.key)):
+            Path(path).open("rb").close()  # an error names the file here, and does not in OpenSSL
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca:
+                context.load_verify_locations(self.ca)
+        except ssl.SSLError:
+            raise OSError(errno.EINVAL, "no certificate of an authority in PEM", self.ca) from None
+        if not (self.cert and self.key):
+            return
+        try:
+            context.load_cert_chain(self.cert, self.key, _no_passphrase)
+        except _LockedError:
+            raise OSError(errno.EINVAL, "locked with a passphrase; take that off the key", self.key) from None
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise OSError(errno.EINVAL, f"not the key of {self.cert}", self.key) from None
+            try:
+                x509.load_pem_x509_certificate(Path(self.cert).read_bytes())
+            except (ValueError, x509.InvalidVersion):
+                raise OSError(errno.EINVAL, "no certificate in PEM", self.cert) from None
+            raise OSError(errno.EINVAL, "no private key in PEM", self.key) from None
 
     def options(self) -> Sequence[tuple[str, str]]:
         """Options of a channel with these credentials."""
@@ -63,6 +90,14 @@ class TlsFiles:
             raise EtcdError(UNAVAILABLE, f"{host}:{port}: {error}") from error
         assert shown is not None, "a TLS server always shows a certificate"
         return ssl.DER_cert_to_PEM_cert(shown).encode()
+
+
+class _LockedError(Exception):
+    """A private key asks for a passphrase."""
+
+
+def _no_passphrase() -> str:
+    raise _LockedError
 
 
 def _credentials(roots: bytes | None, files: TlsFiles) -> grpc.ChannelCredentials:

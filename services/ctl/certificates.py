@@ -218,11 +218,13 @@ def _read(step: Callable[[], Result]) -> Result:
     """What `step` returns; what is wrong with its files or arguments as one sentence."""
     try:
         return step()
-    except (OSError, ValueError, *NO_CERTIFICATE) as error:
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {(error.strerror or str(error)).lower()}") from None
+    except (ValueError, *NO_CERTIFICATE) as error:
         raise click.ClickException(str(error)) from None
 
 
 def _save(directory: Path, name: str, issued: Issued) -> None:
     paths = directory / f"{name}.pem", directory / f"{name}-key.pem"
-    certificates.write(issued, *paths)
+    _read(lambda: certificates.write(issued, *paths))
     click.echo(f"{paths[0]}  {paths[1]}")

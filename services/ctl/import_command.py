@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from quorate.ctl.failures import Failure
-from quorate.ctl.settings import Settings, complete, credentials
+from quorate.ctl.settings import QUIET, Settings, complete, credentials
 
 CALL_S: Final = 30.0  # for one answer of either side, with all repetitions
 OPERATIONS_MAX: Final = 128  # what members take in a transaction unless they are told otherwise
@@ -66,6 +67,7 @@ def import_command(
     All keys are read as of one revision, then every change after it. Killed at any point and started again, the
     command goes on where it was. Revisions begin anew; passwords cannot be read (see --passwords).
     """
+    os.environ.setdefault(*QUIET)
     from quorate.ctl import import_live, import_users  # they need gRPC, which takes its time
 
     try:
@@ -75,6 +77,8 @@ def import_command(
         ours = {name: value for name, value in sides.items() if not name.startswith("to_")}
         complete(import_live.run(_settings(endpoints, ours, "source"), _settings(to, theirs, "destination"), wishes))
     except Failure as failure:
+        for note in getattr(failure.__cause__, "__notes__", ()):  # why there was no connection
+            click.echo(note, err=True)
         raise click.ClickException(failure.text) from failure
 
 

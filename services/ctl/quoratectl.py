@@ -12,6 +12,7 @@ import click
 from quorate.ctl import failures
 from quorate.ctl.commands import PROGRAM, LazyGroup
 from quorate.ctl.failures import Failure
+from quorate.ctl.settings import QUIET
 
 COMMANDS: Final = {
     "alarm": ("quorate.ctl.alarm:alarm", "Alarm related commands"),
@@ -45,6 +46,7 @@ cli = LazyGroup(PROGRAM, lazy=COMMANDS, help="A command line client for Quorate 
 
 def main() -> None:
     """Run the command of the arguments and exit with its status."""
+    os.environ.setdefault(*QUIET)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupted command dies of the signal, as etcdctl does
     sys.exit(run(sys.argv[1:]))
 

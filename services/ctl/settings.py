@@ -31,6 +31,7 @@ DURATIONS: Final = frozenset({"dial_timeout", "command_timeout", "keepalive_time
 SWITCHES: Final = frozenset({"hex", "insecure_transport", "insecure_skip_tls_verify", "insecure_discovery", "debug"})
 NUMBERS: Final = frozenset({"max_request_bytes", "max_recv_bytes"})
 COMMAND_TIMEOUT_S: Final = 5.0
+QUIET: Final = ("GRPC_VERBOSITY", "NONE")  # what gRPC would say on stderr, the last error of a command says too
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,8 @@ def complete(work: Awaitable[T]) -> T:
     except EtcdError as error:
         raise Failure(error.text) from error
     except OSError as error:
-        raise Failure(f"open {error.filename}: {(error.strerror or str(error)).lower()}", failures.ERROR) from error
+        reason = error.strerror or str(error)
+        raise Failure(f"open {error.filename}: {reason[:1].lower()}{reason[1:]}", failures.ERROR) from error
 
 
 def credentials(user: str, password: str, prompt: str = "Password: ") -> tuple[str | None, str | None]:

@@ -34,6 +34,8 @@ def new_password(name: str, interactive: bool) -> str:
         return sys.stdin.readline().rstrip("\n")
     asked = getpass.getpass if sys.stdin.isatty() else ask_password
     first = asked(f"Password of {name}: ")
+    if not first:
+        raise bad_arguments("empty password")
     if first != asked(f"Type password of {name} again for confirmation: "):
         raise Failure("given passwords are different")
     return first

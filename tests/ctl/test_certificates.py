@@ -41,6 +41,12 @@ def test_one_command_makes_all_certificates_of_a_cluster(tmp_path: Path) -> None
     assert run("check", "--ca", tmp_path / "ca.pem", tmp_path / "m3-peer.pem").exit_code == 0
 
 
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    made = run("cluster", tmp_path / "file" / "certs", "--member", "m1=10.0.0.1")
+    assert (made.exit_code, made.output) == (1, f"Error: {tmp_path}/file/certs: not a directory\n")
+
+
 def test_the_files_of_a_guide_written_for_cfssl_serve_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "ca-csr.json").write_text(
         json.dumps({"CN": "My own CA", "key": {"algo": "rsa", "size": 2048}, "names": [{"C": "US", "O": "My Company"}]})

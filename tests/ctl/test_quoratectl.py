@@ -1,15 +1,20 @@
 """The command line itself: prefixes, flags, environment, formats and exit statuses, without a server."""
 
+import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
 
 from quorate.ctl import quoratectl, quorateutl
 from quorate.ctl.failures import Failure
 from quorate.ctl.settings import Settings
+from quorate.node.certificates import Purpose, Subject
+from tests.support.authority import Authority
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +81,36 @@ def test_what_cannot_be_done_is_said_with_etcdctls_status(
 ) -> None:
     ended, out, err = run(capsys, *arguments)
     assert (ended, err.splitlines()[0], out) == (status, f"Error: {text}", "")
+
+
+def test_a_file_for_tls_that_is_of_no_use_is_named_before_anything_is_dialled(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path, "Good")
+    cert, key, issued = authority.files("Own", Subject("own"), Purpose.CLIENT)
+    _, other_key, _ = authority.files("Other", Subject("other"), Purpose.CLIENT)
+    nothing, locked = str(tmp_path / "nothing.pem"), str(tmp_path / "locked.pem")
+    Path(nothing).write_text("nothing")
+    secret = serialization.BestAvailableEncryption(b"secret")
+    pem = issued.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
+    Path(locked).write_bytes(pem)
+    for flags, text in (
+        (["--cacert", nothing], f"{nothing}: no certificate of an authority in PEM"),
+        (["--cacert", str(tmp_path)], f"{tmp_path}: is a directory"),
+        (["--cert", cert, "--key", other_key], f"{other_key}: not the key of {cert}"),
+        (["--cert", nothing, "--key", key], f"{nothing}: no certificate in PEM"),
+        (["--cert", cert, "--key", nothing], f"{nothing}: no private key in PEM"),
+        (["--cert", cert, "--key", locked], f"{locked}: locked with a passphrase; take that off the key"),
+    ):
+        ended = run(capsys, "get", "a", "--endpoints", "https://127.0.0.1:1", *flags)
+        assert ended == (1, "", f"Error: open {text}\n")
+
+
+def test_a_password_that_nobody_types_is_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run(capsys, "user", "add", "alice") == (128, "Password of alice: ", "Error: empty password\n")
 
 
 def test_global_flags_may_stand_before_and_after_the_command(capsys: pytest.CaptureFixture[str]) -> None:
