@@ -67,6 +67,10 @@ class DiskFull(Exception):  # noqa: N818 - it names the finding
     """The file system has no room for a transaction; it may have some later."""
 
 
+class HeldStill(Exception):  # noqa: N818 - it names the finding
+    """The file must not change just now: it is being copied."""
+
+
 @contextmanager
 def room_for(database: Path) -> Iterator[None]:
     """DiskFull where SQLite finds no room."""
@@ -250,12 +254,16 @@ class Database:
         self._checkpoint = self._checkpointer.submit(self._run_checkpoint)
 
     def finish_checkpoint(self) -> bool:
-        """Take note of a checkpoint that is done; False when there is none, or the disk is too full for it."""
+        """Take note of a checkpoint that is done; False when there is none, or none could be made: the disk is full,
+        or a copy of the file began before it."""
         if self._checkpoint is None or not self._checkpoint.done():
             return False
         done, self._checkpoint = self._checkpoint, None
         try:
             done.result()
+        except HeldStill:
+            self._wal_bytes = CHECKPOINT_WAL_BYTES + 1  # as soon as the copy is there
+            return False
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 raise
@@ -275,9 +283,13 @@ class Database:
         return bool(self._copying)
 
     def _run_checkpoint(self) -> None:
-        with self._still:
+        if not self._still.acquire(blocking=False):  # commits wait for this to be over, and a copy takes long
+            raise HeldStill
+        try:
             if not checkpoint(self.path):  # a read under way keeps something in the WAL, where SQLite did not sync it
                 sync_wal(self.path)
+        finally:
+            self._still.release()
 
     @contextmanager
     def held_still(self) -> Iterator[bool]:

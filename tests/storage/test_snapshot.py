@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -132,6 +133,27 @@ def test_no_checkpoint_begins_while_the_file_is_held_still(member: Member) -> No
         member.state.commit()
         assert size == member.path.stat().st_mtime_ns
     assert database.checkpoint_is_due
+    member.close()
+
+
+def test_a_checkpoint_that_finds_the_file_held_still_does_not_wait_for_it(member: Member) -> None:
+    """A copy takes minutes, commits wait for the end of a checkpoint, and the loop for commits."""
+    database = member.state.database
+    durable_index = database.durable_index
+    member.put(b"new", b"1")
+    member.state.commit()
+    with database.held_still():
+        database.start_checkpoint()  # it was decided on right before
+        deadline = time.monotonic() + 5
+        while database.checkpoint_is_running:
+            assert time.monotonic() < deadline
+        assert not database.finish_checkpoint()
+        assert durable_index == database.durable_index
+        assert not database.checkpoint_is_due
+    assert database.checkpoint_is_due
+    database.start_checkpoint()
+    database.wait_for_checkpoint()
+    assert database.marks.applied_index == database.durable_index
     member.close()
 
 
