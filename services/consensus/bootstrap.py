@@ -64,7 +64,7 @@ def start(
     except DamagedLog as error:
         damage = error
     except AlreadyBootstrapped:
-        if not had_files:
+        if not had_files and config.initial_cluster_state != "existing":
             raise
         damage = DamagedLog(str(directory), 0, "all segments are missing")
     if help_ is None:
@@ -243,7 +243,10 @@ def refuse_second_bootstrap(meta: Meta, name: str, urls_by_name: Mapping[str, li
 
 
 def joined(config: Config, fetch: FetchMembers, patience: Patience) -> Meta:
-    """This member as one that was added to a running cluster; ids are the cluster's. OperatorError as etcd's."""
+    """This member as one that was added to a running cluster; ids are the cluster's. OperatorError as etcd's.
+
+    AlreadyBootstrapped for one that was here before: what it promised under its id is lost, and a leader counts on it.
+    """
     check_names_and_urls(config)
     resolved = cache(_resolved_or_same)
     wanted = {name: sorted(map(resolved, urls)) for name, urls in config.initial_members.items()}
@@ -257,6 +260,8 @@ def joined(config: Config, fetch: FetchMembers, patience: Patience) -> Meta:
     peers = {name: urls for name, urls in config.initial_members.items() if name != config.name}
     known = running_cluster(peers, fetch, own_in, patience)
     own = _matched(known, wanted, resolved)[config.name]
+    if own.client_urls:
+        raise AlreadyBootstrapped(f"member {own.id:x} has already been bootstrapped")
     members = {member.id: member for member in known.members}
     return Meta(own.id, Membership(known.cluster_id, 0, ConfState(), members))
 

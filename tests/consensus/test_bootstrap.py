@@ -310,8 +310,8 @@ def test_a_member_that_served_already_may_be_a_former_one_until_all_have_answere
     others = Others(b=[former], c=[OSError, OSError, AFTER])
     assert others.joined()[0] == 77
     alone = Others(b=[former], c=[OSError])
-    number, seconds = alone.joined()  # as etcd does
-    assert number == 66
+    text, seconds = alone.refused()
+    assert text == f"member {FORMER.id:x} has already been bootstrapped"
     assert seconds >= PATIENCE_S
 
 

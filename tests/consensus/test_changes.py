@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -205,5 +207,33 @@ def test_members_speak_tls(tmp_path: Path) -> None:
             leader = await whole.led()
             commands = whole.propose(leader, 50)
             await whole.applied(commands)
+
+    run(scenario())
+
+
+def test_a_wiped_member_that_was_started_to_join_comes_back_under_another_id() -> None:
+    """Under its own it could vote a second time, and a write that it acknowledged would count on it."""
+
+    async def scenario() -> None:
+        async with cluster(["a", "b", "c"]) as whole:
+            leader = await whole.led()
+            commands = whole.propose(leader, 20)
+            await whole.applied(commands)
+            listed = await members(leader)
+            while not all(member.clientURLs for member in listed.values()):
+                listed = await members(leader)
+            wiped = next(node for node in whole.running if node is not leader)
+            own = wiped.api.roles[-1].member_id
+            wiped.end(signal.SIGKILL)
+            shutil.rmtree(wiped.directory / "data")
+            wiped.state.clear()
+            wiped.durable_index = 0
+            wiped.config = replace(wiped.config, initial_cluster_state="existing")
+            wiped.start()
+            await until(lambda: wiped.bodies() == commands)
+            listed = await members(leader)
+            assert own not in listed
+            assert len(listed) == 3
+            await until(lambda: not wiped.api.roles[-1].is_learner)
 
     run(scenario())
