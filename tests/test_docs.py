@@ -3,14 +3,17 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 from quorate.api import asgi, grpc_connection, http1, listener, ring, watches
 from quorate.api.http2.limits import Limits, Strain
 from quorate.api.v3rpc import recipes, watch, watch_stream
+from quorate.ctl import quoratectl, quorateutl
 from quorate.node import settings, validation
 from quorate.node.flags import FLAGS, parse_arguments
+from quorate.node.launch import PROXIES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -39,6 +42,42 @@ def test_testing_names_only_tests_that_exist() -> None:
     assert named
     for path, test in named:
         assert f"def {test}(" in (ROOT / path).read_text() or not test, f"{path}::{test}"
+
+
+def commands(program: str) -> list[str]:
+    """Every call of a program in the documents, as one line without remarks."""
+    found = []
+    for document in DOCUMENTS:
+        text = re.sub(r"\\\n\s*", "", document.read_text())
+        found += re.findall(rf"^(?:    )?(?:\$ )?{program} ((?:-|[a-z]+ ).*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("command", sorted(set(commands("quorate"))))
+def test_every_call_of_quorate_has_flags_and_values_that_are_taken(command: str) -> None:
+    words = re.sub(r"(-urls) …", r"\1 http://10.0.0.1:2380", command).replace("=…,", "=http://10.0.0.1:2380,").split()
+    if words[0] in PROXIES:
+        return
+    words = [word for word in words if word != "…"]
+    line = parse_arguments(words)
+    assert line.positional is None
+    if "config-file" not in line.values:
+        settings.gather(line, {}).config()
+
+
+@pytest.mark.parametrize(("program", "tree"), [("quorateutl", quorateutl.main), ("quoratectl", quoratectl.cli)])
+def test_every_call_of_a_command_has_flags_that_exist(program: str, tree: click.Group) -> None:
+    for command in commands(program):
+        words, chain = command.split(), list[click.Command]([tree])
+        for word in words:
+            within = chain[-1]
+            if isinstance(within, click.Group) and (found := within.get_command(click.Context(within), word)):
+                chain.append(found)
+        assert len(chain) > 1, f"{program} {command}"
+        known = {flag for each in chain for option in each.params for flag in (*option.opts, *option.secondary_opts)}
+        given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+        assert known.issuperset(given) or "--" in words, f"{program} {command}: {set(given) - known}"
 
 
 def test_operations_explains_the_flags_that_are_not_etcds() -> None:
