@@ -112,17 +112,17 @@ class Gateway:
 def metadata_of(headers: Iterable[Header]) -> tuple[Metadata, float | None]:
     """What HTTP headers say to the call: its metadata and its time limit in seconds, if any.
 
-    Raises Failed where Grpc-Timeout is none.
+    Of values of one name the first counts. Raises Failed where Grpc-Timeout is none.
     """
     metadata: dict[str, str] | None = None
     deadline_s = None
     for name, value in headers:
         if name == b"authorization":
             metadata = metadata or {}
-            metadata["authorization"] = value.decode("latin-1")
+            metadata.setdefault("authorization", value.decode("latin-1"))
         elif name.startswith(_METADATA_PREFIX):
             metadata = metadata or {}
-            metadata[name[len(_METADATA_PREFIX) :].decode("latin-1")] = value.decode("latin-1")
+            metadata.setdefault(name[len(_METADATA_PREFIX) :].decode("latin-1"), value.decode("latin-1"))
         elif name == b"grpc-timeout":
             deadline_s = _seconds(value.decode("latin-1"))
     return metadata or NO_METADATA, deadline_s

@@ -30,7 +30,7 @@ class Conversation:
         token = self._token()
         headers: list[Header] = list(self._scope["headers"])
         if token:
-            headers.append((b"authorization", f"{SUBPROTOCOL} {token}".encode()))
+            headers.insert(0, (b"authorization", f"{SUBPROTOCOL} {token}".encode()))  # before a header's own
         scheme = "https" if self._scope.get("scheme") == "wss" else "http"
         return {**self._scope, "type": "http", "method": method, "headers": headers, "scheme": scheme}
 

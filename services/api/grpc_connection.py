@@ -383,5 +383,7 @@ def _cost(event: Event) -> int:
 def _context_of(head: RequestHead, common_name: str) -> Context:
     if not head.metadata and not common_name:
         return NO_CONTEXT
-    metadata = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in head.metadata}
+    metadata = {  # of values of one name the first counts
+        name.decode(): value.decode("utf-8", "surrogateescape") for name, value in reversed(head.metadata)
+    }
     return Context(metadata, common_name)

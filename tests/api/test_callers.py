@@ -76,6 +76,20 @@ def test_a_token_that_is_newer_than_this_member_is_asked_for_behind_what_was_ord
     run(scenario)
 
 
+def test_of_several_tokens_the_first_counts() -> None:
+    async def scenario() -> None:
+        async with worker() as door, door.channel() as channel:
+            await guarded(door)
+            bad = ("token", "bad.1")
+            await put(channel, b"k", b"v", metadata=(*GOOD, bad))
+            assert await failure(put(channel, b"k", b"v", metadata=(bad, *GOOD))) == (
+                16,
+                "etcdserver: invalid auth token",
+            )
+
+    run(scenario)
+
+
 def test_a_change_of_users_makes_every_memory_void() -> None:
     async def scenario() -> None:
         async with worker() as door, door.channel() as channel:

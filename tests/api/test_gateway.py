@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from quorate.api.asgi import Disconnected
-from quorate.api.gateway import Gateway
+from quorate.api.gateway import Gateway, metadata_of
 from quorate.api.routes import PATHS, ROUTES
 from quorate.wire import errors
 from tests.api.exchange import Exchange, post, request, until
@@ -143,6 +143,12 @@ def test_headers_become_metadata_and_a_time_limit() -> None:
     headers = {"Authorization": "Bearer abc.7", "Grpc-Metadata-HasLeader": "true", "Grpc-Timeout": "1500m"}
     post(gateway(calls), "/v3/kv/put", headers=headers)
     assert calls.seen == [("/etcdserverpb.KV/Put", {"authorization": "Bearer abc.7", "hasleader": "true"}, 1.5)]
+
+
+def test_of_headers_that_come_twice_the_first_counts() -> None:
+    headers = [(b"authorization", b"a"), (b"grpc-metadata-token", b"b"), (b"authorization", b"c")]
+    metadata, _ = metadata_of([*headers, (b"grpc-metadata-token", b"d")])
+    assert {"authorization": "a", "token": "b"} == metadata
 
 
 @pytest.mark.parametrize("timeout", ["", "1", "s", "1s", "-1S", "1.5S", "123456789S"])
