@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -157,17 +158,47 @@ def test_round_trips_are_measured_on_plain_and_on_encrypted_connections(authorit
     run(scenario())
 
 
-def test_members_with_certificates_of_their_own_making_talk(tmp_path: Path) -> None:
+def test_members_with_certificates_of_their_own_making_talk_encrypted_both_ways(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def made(name: str) -> tls.TlsFiles:
         return tls.peer_side(Config(data_dir=str(tmp_path / name), peer_auto_tls=True))
 
-    async def scenario() -> None:
-        async with connected(made("one"), made("two")) as (one, two):
-            await active(one, two)
-            one.beat(2)
-            await heard_by(two, 1)
+    def shown(port: int) -> bytes:
+        """The certificate of that port, as somebody sees it who trusts nobody."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", port), 10)) as connection:
+            return connection.getpeercert(binary_form=True) or b""
 
-    run(scenario())
+    def of_files(files: tls.TlsFiles) -> tuple[bytes, bool]:
+        """The certificate that was made, and whether its key is for nobody else to read."""
+        is_secret = Path(files.key_file).stat().st_mode & 0o077 == 0
+        return ssl.PEM_cert_to_DER_cert(Path(files.cert_file).read_text()), is_secret
+
+    async def scenario() -> None:
+        sides = made("one"), made("two")
+        async with connected(*sides) as (one, two):
+            await active(one, two)
+            await active(two, one)
+            one.beat(2)
+            two.beat(1)
+            await heard_by(one, 1)
+            await heard_by(two, 1)
+            certificates = []
+            for number, files in enumerate(sides, 1):
+                port = int(one.peers._membership.members[number].peer_urls[0].rpartition(":")[2])
+                certificates.append(await asyncio.to_thread(shown, port))
+                assert (certificates[-1], True) == of_files(files)
+            assert certificates[0] != certificates[1]
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /members HTTP/1.1\r\n\r\n")
+            await until(lambda: any("does not look like a TLS" in said for said in messages_of(caplog, REFUSED)))
+            writer.close()
+        assert made("one") == sides[0]
+
+    with caplog.at_level(logging.WARNING, "quorate"):
+        run(scenario())
 
 
 def test_a_member_without_certificates_is_reached_by_one_that_has_them(

@@ -27,6 +27,7 @@ from tests.consensus.fakes import Applied, FakeApi, FakeStorage, grown, read_ima
 
 ELECTION_MS = 300
 SEGMENT_BYTES = 256 * 1024
+ELECTION_TIMEOUTS_ALONE = 4  # in which a member that needs no quorum would have elected itself
 
 
 class Node:
@@ -305,17 +306,33 @@ def test_a_member_far_behind_gets_a_snapshot_while_the_others_go_on() -> None:
     run(scenario())
 
 
-def test_without_a_quorum_writes_wait_and_go_on_when_it_is_back() -> None:
+def test_without_a_quorum_nothing_is_applied_or_read_and_all_goes_on_in_its_order_when_it_is_back() -> None:
     async def scenario() -> None:
         async with cluster(["a", "b", "c"]) as whole:
             leader = await whole.led()
-            others = [node for node in whole.running if node is not leader]
-            for node in others:
-                node.end(signal.SIGKILL)
+            before = whole.propose(leader, 3)
+            await whole.applied(before)
+            gone, away = [node for node in whole.running if node is not leader]
+            gone.end(signal.SIGKILL)
+            storage, process = leader.storage, away.process
+            assert storage is not None
+            assert process is not None
+            process.send_signal(signal.SIGSTOP)  # it comes back at once, before the writes are given up
+            believed = whole.propose(leader, 3)  # while it takes itself for the leader still
+            leader.api.read(b"believed")
             await until(lambda: leader.api.roles[-1].leader_id == 0)
-            commands = whole.propose(leader, 3)
-            others[0].start()
-            await whole.applied(commands)
+            known = whole.propose(leader, 3)
+            leader.api.read(b"known")
+            loop = asyncio.get_running_loop()
+            end = loop.time() + ELECTION_TIMEOUTS_ALONE * ELECTION_MS / 1000
+            await until(lambda: loop.time() > end or leader.leads or storage.reads or leader.bodies() != before)
+            assert not leader.leads
+            assert ([], before) == (storage.reads, leader.bodies())
+            process.send_signal(signal.SIGCONT)
+            commands = before + believed + known
+            await until(lambda: leader.bodies() == away.bodies() == commands)
+            await grown(storage.reads, 2)
+            assert [] == leader.api.refusals
 
     run(scenario())
 

@@ -29,10 +29,13 @@ def seek(node: Node, *flags: str) -> None:
     node.start()
 
 
-def members(node: Node) -> dict[str, list[str]]:
+def listed(node: Node) -> list[rpc.Member]:
     with calling(node.endpoint) as caller:
-        found = caller.unary("Cluster/MemberList", rpc.MemberListRequest()).members
-    return {member.name: list(member.clientURLs) for member in found}
+        return list(caller.unary("Cluster/MemberList", rpc.MemberListRequest()).members)
+
+
+def members(node: Node) -> dict[str, list[str]]:
+    return {member.name: list(member.clientURLs) for member in listed(node)}
 
 
 def together(cluster: Cluster) -> None:
@@ -64,9 +67,24 @@ def test_three_members_find_each_other_in_dns(monkeypatch: pytest.MonkeyPatch) -
                 seek(node, "--discovery-srv", "example.com")
             together(cluster)
         first = cluster.nodes[0]
+        dialled = {node.name: [f"http://localhost:{node.peer_port}"] for node in cluster.nodes}  # as DNS has them
+        assert {member.name: list(member.peerURLs) for member in listed(first)} == dialled
+        founded = {(member.ID, member.name) for member in listed(first)}
         first.stop()
         first.start()  # with its data, and without a name server
         first.wait_ready()
+        assert all({(member.ID, member.name) for member in listed(node)} == founded for node in cluster.nodes)
+
+
+def test_a_member_that_the_domain_does_not_name_founds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with quorate_cluster(ready=False) as cluster:
+        (node,) = cluster.nodes
+        with name_server({"_etcd-server._tcp.example.com": ["0 0 1 localhost."]}) as address:
+            monkeypatch.setenv("QUORATE_NAMESERVER", address)
+            seek(node, "--discovery-srv", "example.com")
+            wait_until(lambda: node.process is not None and node.process.poll() == 1, "the member gives up")
+        assert f'cannot find local etcd member \\"{node.name}\\" in SRV records' in node.log_tail()
+        assert not list(node.data_dir.glob("member/wal/*.wal"))
 
 
 @pytest.mark.parametrize("product", ["quorate", "etcd"])
