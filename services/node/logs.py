@@ -17,6 +17,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
@@ -71,6 +72,7 @@ STREAMS: Final = ("default", "stderr", "stdout", "systemd/journal")  # outputs t
 
 NODE: Final = "node"  # the service whose standard streams are the node's own
 COMPRESSED: Final = ".gz"
+_MOMENT: Final = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}"  # in the name of an old file
 ROTATION_MEGABYTES_DEFAULT: Final = 100  # in place of a maxsize of 0, as etcd's library for it has it
 SAMPLE_FIRST: Final = 100  # equal lines written in full each second; zap's production setting, as etcd uses it
 SAMPLE_THEREAFTER: Final = 100  # then one of so many
@@ -237,25 +239,32 @@ class SharedFile(WatchedFileHandler):
         stream = self.stream
         assert stream is not None
         fcntl.flock(stream, fcntl.LOCK_EX)
-        mine = os.fstat(stream.fileno())
-        if path.exists() and path.stat().st_ino == mine.st_ino:
-            moment = datetime.now(self._timezone).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
-            old = path.with_name(f"{path.stem}-{moment}{path.suffix}")
-            path.rename(old)
-            if self._compress:
-                threading.Thread(target=compress, args=(old,), name="compress", daemon=True).start()
-            self._drop_old(path)
-        fcntl.flock(stream, fcntl.LOCK_UN)
+        try:
+            mine = os.fstat(stream.fileno())
+            if path.exists() and path.stat().st_ino == mine.st_ino:
+                moment = datetime.now(self._timezone).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
+                old = path.with_name(f"{path.stem}-{moment}{path.suffix}")
+                path.rename(old)
+                if self._compress:
+                    threading.Thread(target=compress, args=(old,), name="compress", daemon=True).start()
+                self._drop_old(path)
+        finally:  # else the next process that finds the file full waits for ever
+            fcntl.flock(stream, fcntl.LOCK_UN)
         self.reopenIfNeeded()
 
     def _drop_old(self, path: Path) -> None:
-        names = (f"{path.stem}-*T*{path.suffix}", f"{path.stem}-*T*{path.suffix}{COMPRESSED}")
-        old = sorted((backup for name in names for backup in path.parent.glob(name)), reverse=True)
+        ours = re.compile(
+            rf"{re.escape(path.stem)}-{_MOMENT}{re.escape(path.suffix)}({re.escape(COMPRESSED)})?", re.ASCII
+        )
+        old = sorted((entry for entry in path.parent.iterdir() if ours.fullmatch(entry.name)), reverse=True)
         oldest = time.time() - self._age_days_max * 86_400
-        for number, backup in enumerate(old):
-            too_many = self._backups_max and number >= self._backups_max
-            if too_many or (self._age_days_max and backup.stat().st_mtime < oldest):
-                backup.unlink(missing_ok=True)
+        rotations: set[str] = set()  # one may be there both packed and not, while it is being packed
+        for backup in old:
+            rotations.add(backup.name.removesuffix(COMPRESSED))
+            too_many = self._backups_max and len(rotations) > self._backups_max
+            with contextlib.suppress(FileNotFoundError):  # packed meanwhile
+                if too_many or (self._age_days_max and backup.stat().st_mtime < oldest):
+                    backup.unlink()
 
 
 def compress(path: Path) -> None:

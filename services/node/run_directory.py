@@ -36,7 +36,8 @@ def take(path: Path, check: Callable[[os.stat_result], None], waits: Callable[[]
     """Make the directory if need be and own it; the descriptor whose closing gives it up.
 
     `check` sees the directory's status before anything in it is touched, and may raise. Taken when it is another's,
-    unless `waits` is given, which is called once before the wait. OSError when the directory cannot be used.
+    unless `waits` is given, which is called once before the wait. OSError when the directory cannot be used: a link of
+    another user is not followed, as in a directory that all may write to it could lead to anything of ours.
     """
     while True:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,6 +47,8 @@ def take(path: Path, check: Callable[[os.stat_result], None], waits: Callable[[]
             raise FileNotFoundError(errno.ENOENT, "leads nowhere")
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile by one that ended
             check(path.stat())
+            if path.is_symlink() and path.lstat().st_uid not in (0, os.getuid()):
+                raise PermissionError(errno.EACCES, "is a link that belongs to another user")
             lock = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 _lock(lock, waits)
@@ -87,7 +90,7 @@ def is_derived(path: Path) -> bool:
 
 
 def _clear(path: Path) -> None:
-    everything = is_derived(path)
+    everything = is_derived(path) and not path.is_symlink()
     for entry in list(os.scandir(path)):
         if entry.name == LOCK_FILE or not (everything or _OURS.fullmatch(entry.name)):
             continue

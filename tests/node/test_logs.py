@@ -1,5 +1,7 @@
 """Log lines as etcd's scripts read them."""
 
+import errno
+import fcntl
 import gzip
 import json
 import logging
@@ -123,6 +125,32 @@ def test_a_full_disk_shows_no_stack_trace(tmp_path: Path, capsys: pytest.Capture
         handler.emit(logging.LogRecord("quorate", logging.INFO, "x.py", 1, "lost", None, None))
     told = capsys.readouterr().err
     assert told == f"quorate: cannot write to {tmp_path}/etcd.log (--log-outputs): no space left on device\n"
+
+
+def test_a_rotation_that_fails_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "etcd.log"
+    handler = logs.SharedFile(str(path), bytes_max=1)
+
+    def refused(_path: Path, _target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    for _ in range(2):
+        handler.emit(logging.LogRecord("quorate", logging.INFO, "x.py", 1, "line", None, None))
+    with path.open("a") as another:
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as the next process that finds it full
+    handler.close()
+
+
+def test_only_its_own_old_files_are_dropped(tmp_path: Path) -> None:
+    others = ["etcd-Today.log", "etcd-2-2026-01-01T00-00-00.000.log", "etcd-TLS.log.gz"]
+    for name in others:
+        (tmp_path / name).touch()
+    handler = logs.SharedFile(str(tmp_path / "etcd.log"), bytes_max=1, backups_max=1)
+    for _ in range(4):
+        handler.emit(logging.LogRecord("quorate", logging.INFO, "x.py", 1, "line", None, None))
+    handler.close()
+    assert set(others) < {entry.name for entry in tmp_path.iterdir()}
 
 
 def test_a_file_that_cannot_be_compressed_stays(tmp_path: Path) -> None:

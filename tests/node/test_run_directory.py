@@ -39,6 +39,27 @@ def test_a_directory_that_the_operator_named_stays_with_what_is_no_nodes(tmp_pat
     assert sorted(entry.name for entry in path.iterdir()) == ["my.log", "notes"]
 
 
+def test_what_a_link_leads_to_is_not_emptied(tmp_path: Path) -> None:
+    keys, path = tmp_path / "keys", tmp_path / NAME
+    keys.mkdir(mode=0o700)
+    (keys / "id").touch()
+    path.symlink_to(keys)
+    run_directory.leave(path, run_directory.take(path, anything))
+    assert [entry.name for entry in keys.iterdir()] == ["id"]
+
+
+def test_a_link_of_another_user_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, path = tmp_path / "keys", tmp_path / NAME
+    keys.mkdir(mode=0o700)
+    path.symlink_to(keys)
+    link = os.lstat(path)
+    others = os.stat_result((*link[:4], link.st_uid + 1, *link[5:]))
+    monkeypatch.setattr(Path, "lstat", lambda _path: others)
+    with pytest.raises(PermissionError, match="another user"):
+        run_directory.take(path, anything)
+    assert list(keys.iterdir()) == []
+
+
 def test_a_lock_on_a_file_that_was_removed_meanwhile_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
