@@ -55,7 +55,7 @@ def main() -> None:
     logs.start(Config(), "node")
     config = _settings(line)
     try:
-        _prepare_data_directory(config)
+        prepare_data_directory(config)
         lock = _prepare_run_directory(config)
         try:
             _check_ports(config)
@@ -131,7 +131,7 @@ def _settings(line: flags.CommandLine) -> Config:
     return config
 
 
-def _prepare_data_directory(config: Config) -> None:
+def prepare_data_directory(config: Config) -> None:
     """Make what is missing of it; OperatorError where it cannot be written or holds the data of an etcd."""
     for flag, path in (("--data-dir", Path(config.data_dir)), ("--wal-dir", config.wal_path)):
         try:
@@ -141,7 +141,12 @@ def _prepare_data_directory(config: Config) -> None:
         except OSError as error:
             raise OperatorError(f"cannot write to {path} ({flag}): {_reason(error)}") from None
     snap = config.member_path / "snap"
-    snap.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        snap.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for flag, directory in (("--data-dir", snap), ("--wal-dir", config.wal_path)):
+            _check_access(directory, flag)
+    except OSError as error:
+        raise OperatorError(f"cannot write to {error.filename} (--data-dir): {_reason(error)}") from None
     if is_etcds_database(snap / "db"):
         raise OperatorError(
             f"{config.data_dir} (--data-dir) holds the data of an etcd; `quorateutl snapshot restore {snap}/db "
@@ -154,6 +159,19 @@ def _prepare_data_directory(config: Config) -> None:
             path=config.data_dir,
             mode=f"{mode & 0o777:04o}",
         )
+
+
+def _check_access(directory: Path, flag: str) -> None:
+    """OperatorError for what the services could not write, as after a start by another user; OSError likewise."""
+    kinds = [(directory, os.R_OK | os.W_OK | os.X_OK)]
+    kinds += [(path, os.R_OK | os.W_OK) for path in directory.iterdir() if path.is_file()]
+    for path, wanted in kinds:
+        if not os.access(path, wanted) and path.exists():
+            state = path.stat()
+            owner = (
+                "another user" if state.st_uid != os.getuid() else f"this user, with mode {state.st_mode & 0o777:04o}"
+            )
+            raise OperatorError(f"cannot write to {path} ({flag}): permission denied; it belongs to {owner}")
 
 
 def is_etcds_database(path: Path) -> bool:

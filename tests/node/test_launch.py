@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from quorate.node import run_directory
+from quorate.node import launch, run_directory
+from quorate.node.config import Config
 from quorate.node.launch import BBOLT_MARK
+from quorate.node.lifecycle import OperatorError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS_MAX = 20.0
@@ -231,6 +233,20 @@ def test_data_directory_that_cannot_be_made_is_named(start: Start, tmp_path: Pat
     node = start(f"--data-dir={tmp_path}/file/data")
     assert node.end() == 1
     assert node.text[-1] == f"quorate: cannot write to {tmp_path}/file/data (--data-dir): not a directory\n"
+
+
+@pytest.mark.parametrize("name", ["member/snap/db", "member/wal/meta.a", "member/snap", "member/wal"])
+def test_data_that_cannot_be_written_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    config = Config(data_dir=str(tmp_path))
+    for file in ("member/snap/db", "member/wal/meta.a"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch(mode=0o600)
+    launch.prepare_data_directory(config)
+    monkeypatch.setattr("os.access", lambda path, _mode: path != tmp_path / name)  # the tests may run as root
+    with pytest.raises(
+        OperatorError, match=rf"^cannot write to {tmp_path / name} \(--\w+-dir\): permission denied; it "
+    ):
+        launch.prepare_data_directory(config)
 
 
 def test_a_data_directory_of_etcd_is_left_alone(start: Start, tmp_path: Path) -> None:
