@@ -7,6 +7,7 @@ boolean flag takes a value only after `=`. Command modules are imported when the
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from quorate.ctl.flags import GLOBAL, Switch, switched_off
 from quorate.ctl.settings import Settings
 
 PROGRAM: Final = "quoratectl"
+SHORT_WITH_VALUE: Final = re.compile(r"-[wd]=.")
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 
@@ -114,7 +116,7 @@ class LazyGroup(Group):
 
 
 def _switches_spelled_out(owner: click.Command, args: list[str]) -> list[str]:
-    """`--x=true` and `--x=false` of boolean flags in the two forms click knows."""
+    """`--x=true` and `--x=false` of boolean flags, and `-x=value`, in the forms click knows."""
     switches = {max(one.opts, key=len) for one in owner.params if isinstance(one, Switch)}
     spelled: list[str] = []
     for position, word in enumerate(args):
@@ -126,5 +128,7 @@ def _switches_spelled_out(owner: click.Command, args: list[str]) -> list[str]:
                 word = name if go_text.parse_bool(value) else switched_off(name)
             except ValueError as error:
                 raise Failure(f'invalid argument "{value}" for "{name}" flag: {error}') from None
+        if SHORT_WITH_VALUE.match(word):
+            word = word[:2] + word[3:]
         spelled.append(word)
     return spelled

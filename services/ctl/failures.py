@@ -9,6 +9,7 @@ BAD_FEATURE: Final = 4
 INTERRUPTED: Final = 5
 IO: Final = 6
 BAD_ARGUMENTS: Final = 128
+KILLED: Final = 255  # a command of `lock` ended by a signal; Go has -1 for that
 
 
 class Failure(Exception):  # noqa: N818 - it names an outcome

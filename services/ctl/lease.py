@@ -115,7 +115,8 @@ async def _renew(client: AsyncClient, identity: int, printer: Printer) -> None:
         try:
             answer = await stream.renew()
         except LeaseExpiredError:
-            line(f"lease {identity:016x} expired or revoked.")
+            if printer.is_simple:
+                line(f"lease {identity:016x} expired or revoked.")
             return
         except EtcdError:
             await asyncio.sleep(RETRY_S)

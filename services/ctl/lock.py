@@ -14,7 +14,7 @@ from quorate.client.lease import AsyncLease
 from quorate.client.lock import AsyncLock
 from quorate.client.waiters import Hold
 from quorate.ctl.commands import command
-from quorate.ctl.failures import ERROR, Failure, bad_arguments
+from quorate.ctl.failures import KILLED, Failure, bad_arguments
 from quorate.ctl.flags import Switch, number
 from quorate.ctl.printers import Printer
 from quorate.ctl.settings import Settings
@@ -104,7 +104,7 @@ async def _run(program: tuple[str, ...], hold: Hold) -> int:
     process = await asyncio.create_subprocess_exec(*program, env=os.environ | environment)
     status = await process.wait()
     if status < 0:
-        raise Failure(f"signal: {signal.strsignal(-status) or -status}".lower(), ERROR)
+        raise Failure(f"signal: {signal.strsignal(-status) or -status}".lower(), KILLED)
     return status
 
 

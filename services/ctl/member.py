@@ -50,10 +50,14 @@ def _peer_urls(given: str) -> list[str]:
         raise bad_arguments("member peer urls not provided")
     urls = given.split(",")
     for url in urls:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise Failure(f"parse {go_text.quote(url.encode())}: {error}".lower()) from None
         if parts.scheme not in ("http", "https", "unix", "unixs"):
             raise Failure(f"URL scheme must be http, https, unix, or unixs: {url}")
-        if parts.scheme in ("http", "https") and parts.port is None:
+        if parts.scheme in ("http", "https") and port is None:
             raise Failure(f'URL address does not have the form "host:port": {url}')
         if parts.path and parts.scheme in ("http", "https"):
             raise Failure(f"URL must not contain a path: {url}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from typing import Final
@@ -15,12 +15,13 @@ from quorate.ctl.failures import bad_arguments
 from quorate.ctl.flags import Switch, number, text
 from quorate.ctl.printers import line
 from quorate.ctl.settings import Settings, complete, signed_in
-from quorate.proto.kv_pb2 import Event
+from quorate.proto.kv_pb2 import Event, KeyValue
 from quorate.proto.rpc_pb2 import RequestOp
 
 PAGE: Final = 1000
 TELL_S: Final = 30.0
 TXN_OPS: Final = 128
+TXN_BYTES: Final = 512 * 1024  # a member takes 1.5 MiB unless it was told otherwise
 
 
 @command(
@@ -59,6 +60,8 @@ def make_mirror(
     """
     if len(words) != 1:
         raise bad_arguments("make-mirror takes one destination argument")
+    if max_txn_ops < 1:
+        raise bad_arguments("`--max-txn-ops` has to be at least 1")
     if dest_prefix and no_dest_prefix:
         raise bad_arguments("`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one")
     target = "" if no_dest_prefix else dest_prefix or prefix
@@ -72,6 +75,7 @@ def make_mirror(
         user=dest_user,
         password=dest_password,
         discovery_srv="",
+        prompt="Destination Password: ",
     )
 
     async def work() -> None:
@@ -86,6 +90,20 @@ def make_mirror(
                 telling.cancel()
 
     complete(work())
+
+
+def _by_size(kvs: Iterable[KeyValue]) -> Iterator[list[KeyValue]]:
+    """Pairs in pieces that a member takes as one request; a pair that is larger than a piece alone."""
+    piece: list[KeyValue] = []
+    held = 0
+    for kv in kvs:
+        size = len(kv.key) + len(kv.value)
+        if piece and held + size > TXN_BYTES:
+            yield piece
+            piece, held = [], 0
+        piece.append(kv)
+        held += size
+    yield piece
 
 
 class Mirror:
@@ -107,7 +125,7 @@ class Mirror:
 
     async def run(self, rev: int = 0) -> None:
         """Copy and follow; ends only by an error."""
-        following = rev - 1 if rev > 0 else await self.copy_all()
+        following = rev - 1 if rev > 1 else await self.copy_all()
         async with self._source.watch(*prefix_range(self._prefix), start_revision=following + 1) as watch:
             async for response in watch:
                 await self.apply(response.events)
@@ -119,7 +137,8 @@ class Mirror:
         while True:
             page = await self._source.get(key, range_end, limit=PAGE, revision=revision)
             revision = revision or page.header.revision
-            await self._write([put(self._moved(kv.key), kv.value) for kv in page.kvs])
+            for kvs in _by_size(page.kvs):
+                await self._write([put(self._moved(kv.key), kv.value) for kv in kvs])
             if not page.more:
                 return revision
             key, range_end = page.kvs[-1].key + b"\0", range_end or FROM_KEY

@@ -90,10 +90,12 @@ class Json(Printer):
     def members(self, answer: rpc.MemberListResponse) -> None:
         shown = plain(answer)
         if self._hex:
-            for holder, name in [(shown["header"], "cluster_id"), (shown["header"], "member_id")] + [
-                (member, "ID") for member in shown["members"]
+            header = shown.get("header", {})  # a proxy's list has none
+            for holder, name in [(header, "cluster_id"), (header, "member_id")] + [
+                (member, "ID") for member in shown.get("members", ())
             ]:
-                holder[name] = f"{holder[name]:x}"
+                if name in holder:
+                    holder[name] = f"{holder[name]:x}"
         line(dump(shown))
 
     def health(self, endpoints: Sequence[EndpointHealth]) -> None:

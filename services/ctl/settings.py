@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from quorate.ctl import failures, go_text
@@ -31,6 +32,7 @@ DURATIONS: Final = frozenset({"dial_timeout", "command_timeout", "keepalive_time
 SWITCHES: Final = frozenset({"hex", "insecure_transport", "insecure_skip_tls_verify", "insecure_discovery", "debug"})
 NUMBERS: Final = frozenset({"max_request_bytes", "max_recv_bytes"})
 COMMAND_TIMEOUT_S: Final = 5.0
+HIDDEN: Final = "***"
 QUIET: Final = ("GRPC_VERBOSITY", "NONE")  # what gRPC would say on stderr, the last error of a command says too
 
 
@@ -58,6 +60,7 @@ class Settings:
     discovery_srv_name: str = ""
     insecure_discovery: bool = True
     debug: bool = False
+    prompt: str = "Password: "  # no flag: which password is asked for
 
     @classmethod
     def gather(cls, given: Given, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -67,7 +70,7 @@ class Settings:
             name = variable.removeprefix(PREFIX).lower()
             if not variable.startswith(PREFIX) or variable in KNOWN:
                 continue
-            if name not in GLOBAL_NAMES:
+            if name not in GLOBAL_NAMES or (not value and name not in given):
                 _log("warn", "unrecognized environment variable", f"{variable}={value}")
             elif name in given:
                 _log(
@@ -84,7 +87,7 @@ class Settings:
         settings = cls(**found)
         if settings.debug:
             for name in sorted(GLOBAL_NAMES):
-                print(f"{PREFIX}{name.upper()}={_shown(getattr(settings, name))}", file=sys.stderr)
+                print(f"{PREFIX}{name.upper()}={_shown(name, getattr(settings, name))}", file=sys.stderr)
         return settings
 
     def printer(self) -> Printer:
@@ -134,7 +137,7 @@ class Settings:
         """A client of these endpoints; `unlimited` calls end only with a --command-timeout that was given."""
         from quorate.client.aio import AsyncClient
 
-        user, password = credentials(self.user, self.password)
+        user, password = credentials(self.user, self.password, self.prompt)
         limit_s = self.command_timeout or (None if unlimited else COMMAND_TIMEOUT_S)
         return AsyncClient(
             endpoints if endpoints is not None else self.all_endpoints(),
@@ -189,6 +192,7 @@ def complete(work: Awaitable[T]) -> T:
         raise Failure(f"open {error.filename}: {reason[:1].lower()}{reason[1:]}", failures.ERROR) from error
 
 
+@cache  # a command that asks several endpoints asks the user once
 def credentials(user: str, password: str, prompt: str = "Password: ") -> tuple[str | None, str | None]:
     """Name and password of `name[:password]`; a missing password is asked for."""
     if not user:
@@ -220,7 +224,12 @@ def _parsed(name: str, value: str) -> object:
     return (value,) if name == "endpoints" else value
 
 
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
+    if name == "password" and value:
+        return HIDDEN
+    if name == "user":
+        user, colon, password = str(value).partition(":")
+        return user + colon + HIDDEN * bool(password)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -48,6 +48,40 @@ def test_a_mirror_has_what_was_there_and_what_comes(node: Cluster) -> None:
     assert asyncio.run(mirror()) == expected
 
 
+def test_a_mirror_takes_large_values_and_begins_at_the_first_revision(node: Cluster) -> None:
+    async def mirror() -> int:
+        async with AsyncClient(node.endpoints) as client:
+            for number in range(4):
+                await client.put(f"large/{number}", b"x" * 600_000)
+            revision = (await client.put("large/end", "")).header.revision
+            await client.compact(revision)
+            running = asyncio.create_task(Mirror(client, client, b"large/", b"copied/", ops_max=128).run(rev=1))
+            async with asyncio.timeout(WAIT_S):
+                while not (await client.get("copied/end")).kvs and not running.done():
+                    pass
+            if running.done():
+                running.result()
+            running.cancel()
+            return (await client.get_prefix("copied/", count_only=True)).count
+
+    assert asyncio.run(mirror()) == 5
+
+
+def test_a_command_under_a_lock_gives_its_status(node: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
+    lock = ["--endpoints", node.endpoints[0], "lock", "statuses", "--"]
+    assert quoratectl.run([*lock, "sh", "-c", "exit 7"]) == 7
+    assert quoratectl.run([*lock, "sh", "-c", "kill -9 $$"]) == 255
+    assert capfd.readouterr().err == "Error: exit status 7\nError: signal: killed\n"
+
+
+def test_the_end_of_a_lease_is_a_sentence_in_the_simple_format_alone(
+    node: Cluster, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for output, expected in (("simple", b"lease 0000000000001234 expired or revoked.\n"), ("json", b"")):
+        assert quoratectl.run(["--endpoints", node.endpoints[0], "-w", output, "lease", "keep-alive", "1234"]) == 0
+        assert capsysbinary.readouterr().out == expected
+
+
 def test_a_check_measures_cleans_up_and_refuses_a_prefix_in_use(
     node: Cluster, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -85,6 +119,11 @@ def test_an_image_is_saved_whole_or_not_at_all(node: Cluster, tmp_path: Path) ->
     assert quoratectl.run(["--endpoints", node.endpoints[0], "snapshot", "save", str(path)]) == 0
     image = path.read_bytes()
     assert hashlib.sha256(image[:-32]).digest() == image[-32:]
+    assert path.stat().st_mode & 0o777 == 0o600
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    assert quoratectl.run(["--endpoints", node.endpoints[0], "snapshot", "save", str(taken)]) == 5
+    taken.rmdir()
     nobody = f"127.0.0.1:{free_port()}"
     assert quoratectl.run(["--endpoints", nobody, "snapshot", "save", str(tmp_path / "none")]) == 5
     assert [left.name for left in tmp_path.iterdir()] == ["image.db"]

@@ -12,9 +12,13 @@ from cryptography.hazmat.primitives import serialization
 
 from quorate.ctl import quoratectl, quorateutl
 from quorate.ctl.failures import Failure
-from quorate.ctl.settings import Settings
+from quorate.ctl.print_json import Json
+from quorate.ctl.settings import Settings, credentials
 from quorate.node.certificates import Purpose, Subject
+from quorate.proto import rpc_pb2 as rpc
 from tests.support.authority import Authority
+
+NO_PORT = 'parse "http://a:99999": port out of range 0-65535'
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +71,13 @@ def test_a_command_may_be_shortened_until_it_is_ambiguous(capsys: pytest.Capture
         (["put", "a", "b", "--cacert", "/no/such/file"], 1, "open /no/such/file: no such file or directory"),
         (["check", "perf", "--load", "z"], 4, "unknown load option z"),
         (["make-mirror"], 128, "make-mirror takes one destination argument"),
+        (["make-mirror", "x:1", "--max-txn-ops", "0"], 128, "`--max-txn-ops` has to be at least 1"),
+        (["put", "a", "b", "-w=xml"], 4, "unsupported output format"),
+        (
+            ["member", "add", "m", "--peer-urls", "http://a:99999"],
+            1,
+            'parse "http://a:99999": port out of range 0-65535',
+        ),
         (["move-leader", "zz"], 128, 'strconv.ParseUint: parsing "zz": invalid syntax'),
         (
             ["member", "remove", "zz"],
@@ -186,3 +197,34 @@ def test_a_shell_is_told_how_a_word_goes_on(program: str, line: str, expected: s
         [sys.executable, "-c", start], capture_output=True, text=True, check=True, env=_environment() | asked
     )
     assert ran.stdout == f"plain,{expected}\n"
+
+
+def test_a_variable_without_a_value_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Settings.gather({}, {"ETCDCTL_ENDPOINTS": "", "ETCDCTL_DIAL_TIMEOUT": ""})
+    assert (found.endpoints, found.dial_timeout) == (("127.0.0.1:2379",), 2.0)
+    assert '"environment-variable":"ETCDCTL_ENDPOINTS="' in capsys.readouterr().err
+
+
+def test_what_is_shown_of_the_settings_has_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    Settings.gather({"debug": True, "user": "root:secret"}, {"ETCDCTL_PASSWORD": "secret"})
+    shown = capsys.readouterr().err
+    assert "secret" not in shown
+    assert "ETCDCTL_USER=root:***" in shown
+
+
+def test_a_password_is_asked_for_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("first\nsecond\nthird\n"))
+    settings = Settings(user="once")
+    for _ in range(2):
+        credentials(settings.user, settings.password, settings.prompt)
+    assert credentials("once", "", settings.prompt) == ("once", "first")
+    assert credentials("once", "", "Destination Password: ") == ("once", "second")
+    assert capsys.readouterr().out == "Password: Destination Password: "
+
+
+def test_identities_in_hexadecimal_need_no_header(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    Json(hex_wanted=True).members(rpc.MemberListResponse(members=[rpc.Member(name="proxy")]))
+    Json(hex_wanted=True).members(rpc.MemberListResponse())
+    assert capsysbinary.readouterr().out == b'{"members":[{"name":"proxy"}]}\n{}\n'
