@@ -267,7 +267,7 @@ class Snapshots:
         if self._targets and self._asked_of not in (0, self._driver.stream.incarnation):
             self._ask()
         image = self._image
-        is_idle = not self._streaming and not self._asked_of  # the one that was asked for may have the same name
+        is_idle = not self._streaming and not self._is_asked()  # the one that was asked for may have the same name
         if image is not None and is_idle and now - image.needed_at > IMAGE_LIFETIME_S:
             self._drop_image()
         self._pins.look(now, self._driver.core.progress())

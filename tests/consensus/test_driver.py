@@ -206,7 +206,9 @@ def test_an_image_that_others_are_sent_outlives_a_restart_of_storage(tmp_path: P
     run(scenario())
 
 
-def test_an_image_at_the_index_of_the_one_before_is_not_dropped_with_it(tmp_path: Path) -> None:
+def test_an_image_at_the_index_of_the_one_before_is_not_dropped_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         async with member(tmp_path) as driver:
             settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
@@ -215,13 +217,33 @@ def test_an_image_at_the_index_of_the_one_before_is_not_dropped_with_it(tmp_path
             path = tmp_path / f"{1:016x}.image.db"
             path.write_bytes(b"image")
             snapshots._image = Image(1, 1, path, driver.membership, 0.0, 5)
-            snapshots._asked_of = 7  # storage writes another one under the same name
-            snapshots.look(1e9)
+            with monkeypatch.context() as patch:
+                patch.setattr(driver, "stream", SimpleNamespace(incarnation=7))
+                snapshots._asked_of = 7  # storage writes another one under the same name
+                snapshots.look(1e9)
             snapshots.image_taken(1, 1, str(path))
             assert path.read_bytes() == b"image"
             path.unlink()
             snapshots.image_taken(1, 1, str(path))  # gone meanwhile: it is asked for again
             assert not driver.failure.done()
+
+    run(scenario())
+
+
+def test_an_image_is_dropped_though_storage_ended_before_it_made_the_next(tmp_path: Path) -> None:
+    """Otherwise it would stay, and the log behind it."""
+
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            settings = PeerSettings(driver.member_id, 1.0, 5000, ssl.create_default_context)
+            snapshots = Snapshots(asyncio.get_running_loop(), driver, settings, tmp_path)
+            path = tmp_path / f"{1:016x}.image.db"
+            path.write_bytes(b"image")
+            snapshots._image = Image(1, 1, path, driver.membership, 0.0, 5)
+            snapshots._asked_of = 7  # by now it is another one
+            snapshots.look(1e9)
+            assert not path.exists()
+            assert snapshots.held_index() is None
 
     run(scenario())
 
