@@ -25,6 +25,7 @@ from quorate.consensus.raft.messages import (
     Role,
     VoteResp,
 )
+from quorate.consensus.raft.progress import ProgressState
 from tests.consensus.raft.cores import THREE, entries_of, make_core, make_leader, messages_of, reply, settle
 from tests.consensus.raft.test_log import ListStorage
 
@@ -126,6 +127,73 @@ def test_follower_far_behind_is_served_from_the_disk_and_by_snapshot_when_that_e
     assert [[e.index for e in m.entries] for m in sent if isinstance(m, Append)] == [[3, 4]]
     core.step(AppendReject(3, 1, core.term, 4, 0, 0))
     assert [ready.snapshot_peers for ready in settle(core)] == [[3]]
+
+
+def test_old_answers_neither_slow_a_follower_down_nor_ask_for_its_snapshot_again() -> None:
+    leader = make_leader([1, 1, 1])
+    settle(leader)
+    for member_id in (2, 3):
+        leader.step(AppendAck(member_id, 1, leader.term, leader.last_index))
+    settle(leader)
+    leader.step(AppendReject(2, 1, leader.term, 2, 1, 1))
+    assert leader.progress()[2].state is ProgressState.REPLICATE
+    storage = ListStorage(entries_of([1, 1, 1, 1]), base=3)
+    behind = RaftCore(
+        RaftConfig(id=1, pre_vote=False),
+        random.Random(1),
+        hard_state=HardState(1, 0, 4),
+        conf_state=THREE,
+        base_index=4,
+        base_term=1,
+        storage=storage,
+        applied_index=4,
+    )
+    behind.campaign()
+    settle(behind)
+    behind.step(VoteResp(2, 1, behind.term, True))
+    settle(behind)
+    behind.step(AppendReject(3, 1, behind.term, 4, 0, 0))
+    assert [ready.snapshot_peers for ready in settle(behind)] == [[3]]
+    behind.step(AppendAck(3, 1, behind.term, 1))
+    assert (behind.progress()[3].state, settle(behind)) == (ProgressState.SNAPSHOT, [])
+    behind.step(AppendAck(3, 1, behind.term, 3))
+    assert behind.progress()[3].state is ProgressState.REPLICATE
+
+
+def test_memory_keeps_what_is_committed_and_not_yet_on_the_own_disk() -> None:
+    core = RaftCore(
+        RaftConfig(id=1, pre_vote=False), random.Random(1), conf_state=THREE, storage=ListStorage(entries_of([]))
+    )
+    core.campaign()
+    settle(core)
+    core.step(VoteResp(2, 1, core.term, True))
+    slow = core.ready()
+    assert slow is not None
+    for member_id in (2, 3):
+        core.step(AppendAck(member_id, 1, core.term, core.last_index))
+    assert core.commit_index == core.last_index
+    core.compact(core.last_index)
+    core.on_persisted(slow.number)
+    assert [entry.kind for ready in settle(core) for entry in ready.committed] == [EntryKind.NOOP]
+
+
+def test_a_storage_is_continued_from_the_beginning_of_the_log_and_not_from_before() -> None:
+    core = RaftCore(
+        RaftConfig(id=1),
+        random.Random(1),
+        hard_state=HardState(1, 0, 4),
+        conf_state=THREE,
+        base_index=2,
+        base_term=1,
+        entries=entries_of([1, 1], first=3),
+        applied_index=2,
+    )
+    settle(core)
+    core.replay_from(2)
+    assert [entry.index for ready in settle(core) for entry in ready.committed] == [3, 4]
+    for index in (1, 5):
+        with pytest.raises(ValueError, match="cannot continue"):
+            core.replay_from(index)
 
 
 def test_removed_member_hears_of_its_removal_before_it_is_left_alone() -> None:

@@ -55,6 +55,13 @@ def test_a_second_leader_of_the_term_does_not_end_the_first(message: Message) ->
     assert leader.role is Role.LEADER
 
 
+@pytest.mark.parametrize("behind", [0, 1])
+def test_the_last_committed_entry_cannot_be_another_one(behind: int) -> None:
+    core = make_core([1, 1], commit=2)
+    assert is_refused(core, Append(2, 1, 2, 1, 1, 2, entries_of([2] * (1 + behind), first=2)))
+    assert not is_refused(core, Append(2, 1, 2, 1, 1, 2, entries_of([1] + [2] * behind, first=2)))
+
+
 def test_more_than_the_log_holds_cannot_be_acknowledged() -> None:
     leader = make_leader()
     assert is_refused(leader, AppendAck(2, 1, 1, 2))

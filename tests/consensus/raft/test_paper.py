@@ -141,6 +141,19 @@ def test_5_2_own_vote_counts_only_when_it_is_durable() -> None:
     assert core.role.value == "leader"
 
 
+def test_5_2_an_earlier_write_that_is_durable_says_nothing_of_the_vote() -> None:
+    core = make_core(term=1)
+    core.step(Append(3, 1, 1, 0, 0, 0, entries_of([1])))
+    earlier = core.ready()
+    assert earlier is not None
+    core.campaign()
+    core.step(VoteResp(2, 1, core.term, True))
+    core.on_persisted(earlier.number)
+    assert (core.role, core.term) == (Role.CANDIDATE, 2)
+    settle(core)
+    assert core.role.value == "leader"
+
+
 def test_5_3_leader_sends_new_entries_to_all_and_commits_with_a_majority() -> None:
     leader = make_leader()
     leader.propose(b"x")
@@ -208,6 +221,12 @@ def test_5_3_follower_commits_no_further_than_it_agrees_with_the_leader() -> Non
     core = make_core([1, 1, 1])
     core.step(Append(2, 1, 1, 1, 1, 9, entries_of([1], 2)))
     assert core.commit_index == 2
+
+
+def test_5_3_what_equals_an_earlier_leaders_log_is_not_known_to_equal_the_next_ones() -> None:
+    core = make_core([1, 1, 1])
+    assert reply(core, Append(2, 1, 1, 3, 1, 0, ())) == [AppendAck(1, 2, 1, 3)]
+    assert reply(core, Append(3, 1, 2, 1, 1, 0, ())) == [AppendAck(1, 3, 2, 1)]
 
 
 def test_5_3_acknowledgement_waits_for_the_disk() -> None:
@@ -346,6 +365,15 @@ def test_thesis_9_6_pre_candidate_that_loses_stays_in_its_term() -> None:
     for voter in (2, 3):
         core.step(PreVoteResp(voter, 1, 1, False))
     assert (core.role, core.term) == (Role.FOLLOWER, 1)
+
+
+def test_thesis_9_6_answer_to_an_earlier_pre_vote_counts_no_more() -> None:
+    core = make_core(term=5, pre_vote=1)
+    core.campaign()
+    core.step(PreVoteResp(2, 1, 5, True))  # asked before this member came to term 5
+    assert core.role is Role.PRE_CANDIDATE
+    core.step(PreVoteResp(2, 1, 6, True))
+    assert core.role.value == "candidate"
 
 
 def test_learner_neither_campaigns_nor_counts() -> None:
