@@ -77,13 +77,14 @@ def start(nodes: list[Local], *flags: str) -> int:
         print(f"{', '.join(others)} is running on the same ports; stop it with: make down", file=sys.stderr)
         return 1
     LOGS.mkdir(exist_ok=True)
+    said_before = {node: node.log.stat().st_size if node.log.exists() else 0 for node in nodes}
     started = {node: launch(node, *flags) for node in nodes if not runs(node)}
     deadline = time.monotonic() + READY_S_MAX
     for node in nodes:
         process = started.get(node)
         while not (runs(node) and health(f"{node.client_url}/health")[0]):  # somebody else may answer on the port
             if process is not None and process.poll() is not None:
-                lines = node.log.read_text().splitlines()
+                lines = node.log.read_bytes()[said_before[node] :].decode().splitlines()
                 print(f"{node.name} did not start; the end of {node.log}:", *lines[-5:], sep="\n", file=sys.stderr)
                 return 1
             if time.monotonic() > deadline:

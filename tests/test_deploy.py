@@ -95,11 +95,17 @@ def test_a_node_that_ends_has_not_started_even_when_somebody_answers_on_its_port
     node = local.Local("node", tmp_path, 1, 2)
     monkeypatch.setattr(local, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(local, "health", lambda _address: (True, ""))
-    monkeypatch.setattr(local, "launch", lambda _node: subprocess.Popen("false"))
+
+    def launch(node: Any) -> "subprocess.Popen[bytes]":
+        with node.log.open("a") as log:
+            log.write("cannot listen\n")
+        return subprocess.Popen("false")
+
+    monkeypatch.setattr(local, "launch", launch)
     (tmp_path / "logs").mkdir()
-    node.log.write_text("cannot listen\n")
+    node.log.write_text("an earlier run\n")
     assert local.start([node]) == 1
-    assert "node did not start" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"node did not start; the end of {node.log}:\ncannot listen\n"
 
 
 def load_local() -> Any:
