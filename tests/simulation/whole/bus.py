@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from tests.simulation.whole.world import MS, Process, current
+from tests.simulation.whole.world import MS, Process, below, current
 
-HOP = (5, 60)  # microseconds from process to process
+HOP_MIN, HOPS = 5, 56  # microseconds from process to process: the least, and how many different times there are
+POLLIN = EVENTS = 1  # two of ZeroMQ's numbers
 
 
 class Again(Exception):  # noqa: N818 - ZeroMQ's word
@@ -39,8 +40,8 @@ class Inbox:
         return
 
     def get(self, option: int) -> int:
-        if option == Zmq.EVENTS:
-            return Zmq.POLLIN if self.frames else 0
+        if option == EVENTS:
+            return POLLIN if self.frames else 0
         return self.descriptor
 
     def bind(self, path: str) -> None:
@@ -88,8 +89,7 @@ class Outbox:
             raise Again
         self.process.step()
         self.frames.append(frame)
-        low, high = HOP
-        self.pump(self.process.rng.randint(low, high) * buses[0].slowness)
+        self.pump((HOP_MIN + below(self.process.rng, HOPS)) * buses[0].slowness)
 
     def pump(self, delay: int) -> None:
         if not self._is_pumping and self.frames:
@@ -159,7 +159,7 @@ class Zmq:
 
     PUSH, PULL = 1, 2
     SNDHWM = RCVHWM = LINGER = RECONNECT_IVL = RECONNECT_IVL_MAX = FD = EVENT_DISCONNECTED = 0
-    NOBLOCK = POLLIN = EVENTS = 1
+    NOBLOCK, POLLIN, EVENTS = 1, POLLIN, EVENTS
     Again = Again
     Context = Context
 

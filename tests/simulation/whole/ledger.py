@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tests.simulation.whole.node import SimNode
 
 
+_NO_ROLE = (-1, None)  # nothing was seen of this life yet
+
+
 def demand(holds: bool, what: str) -> None:
     """Violation unless it holds."""
     if not holds:
@@ -130,7 +133,7 @@ class Ledger:
         if isinstance(message, AppendAck):
             demand(durable.term >= message.term, "acknowledged in a term that is not durable")
             demand(message.match_index <= log.last or durable.term > message.term, "acknowledged before fsync")
-        elif isinstance(message, VoteResp | Vote) and (isinstance(message, Vote) or message.granted):
+        elif isinstance(message, Vote) or (isinstance(message, VoteResp) and message.granted):
             vote = node.member_id if isinstance(message, Vote) else message.to_id
             is_durable = (durable.term, durable.vote) == (message.term, vote) or durable.term > message.term
             demand(is_durable, "vote before fsync")
@@ -138,18 +141,19 @@ class Ledger:
     def look(self, node: SimNode, core: RaftCore) -> None:
         """After each event of a consensus process."""
         self.checks += 1
-        seen = self._commit.get(node.number, 0)
-        commit = core.commit_index
+        state, number = core._state, node.number
+        seen = self._commit.get(number, 0)
+        commit = state.commit_index
         if commit != seen:
             demand(commit > seen, f"the commit index of {node.name} went back")
-            self._commit[node.number] = commit
+            self._commit[number] = commit
             self._note_commit(node, core, seen, commit)
-        role = (core.term, core.role)
-        if role != self._role.get(node.number):
-            self._role[node.number] = role
-            if core.role is Role.LEADER:
-                known = self.leaders.setdefault(core.term, node.member_id)
-                demand(known == node.member_id, f"two leaders in term {core.term}")
+        term, role = self._role.get(number, _NO_ROLE)
+        if role is not state.role or term != state.term:
+            self._role[number] = (state.term, state.role)
+            if state.role is Role.LEADER:
+                known = self.leaders.setdefault(state.term, node.member_id)
+                demand(known == node.member_id, f"two leaders in term {state.term}")
                 self._check_complete(node, core)
 
     def _note_commit(self, node: SimNode, core: RaftCore, seen: int, commit: int) -> None:
@@ -159,7 +163,8 @@ class Ledger:
             if term is None:
                 continue
             if index < len(terms):
-                demand(terms[index] in (term, -1), f"{node.name} committed another entry at {index}")
+                if terms[index] not in (term, -1):
+                    raise Violation(f"{node.name} committed another entry at {index}")
                 terms[index] = term
                 continue
             terms.extend([-1] * (index - len(terms)))
@@ -202,11 +207,14 @@ class Ledger:
             index, term, _kind = ENTRY.unpack_from(body)
             before = marks.applied_index
             if index > before:
-                demand(index < len(self.terms), f"{node.name} applies entry {index}, which is not committed")
-                demand(self.terms[index] in (term, -1), f"{node.name} applies another entry {index}")
-                value = crc32(body, chain.get(index - 1, 0))
+                if index >= len(self.terms):
+                    raise Violation(f"{node.name} applies entry {index}, which is not committed")
+                if self.terms[index] not in (term, -1):
+                    raise Violation(f"{node.name} applies another entry {index}")
                 if index - 1 in chain:
-                    demand(chain.setdefault(index, value) == value, f"{node.name} applies other bytes at {index}")
+                    value = crc32(body, chain[index - 1])
+                    if chain.setdefault(index, value) != value:
+                        raise Violation(f"{node.name} applies other bytes at {index}")
             rows = service.state.database.pending
             count = len(rows)
             apply(body)
@@ -224,7 +232,8 @@ class Ledger:
             checksum = crc32(blob, crc32(key, 0 if previous & 1 else previous))
             known = self.records.get(record)
             if known is not None:
-                demand(known == checksum, f"{node.name} made another record {record:x}")
+                if known != checksum:
+                    raise Violation(f"{node.name} made another record {record:x}")
                 continue
             self.records[record] = checksum
             revision = main_revision(record)

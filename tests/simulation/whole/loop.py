@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 from tests.simulation.whole.bus import buses
@@ -31,7 +31,7 @@ class Future:
 
     def __init__(self) -> None:
         self._done = False
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
 
     def done(self) -> bool:
         return self._done
@@ -40,10 +40,10 @@ class Future:
         self._done = True
 
     def set_exception(self, error: BaseException) -> None:
-        self._done, self._error = True, error
+        self._done, self.error = True, error
 
     def exception(self) -> BaseException | None:
-        return self._error
+        return self.error
 
 
 class Loop:
@@ -75,7 +75,7 @@ class Loop:
     def call_at(self, when: float, callback: Callable[..., object], *arguments: Any) -> Handle:
         handle = Handle(callback, arguments)
         self._order += 1
-        heapq.heappush(self._timers, (when, self._order, handle))
+        heappush(self._timers, (when, self._order, handle))
         self.arm()
         return handle
 
@@ -102,12 +102,13 @@ class Loop:
 
     def arm(self) -> None:
         """Has the next timer go off when its time has come; called again when the clock was changed."""
-        if not self._timers or self._process.life != self._life:
+        process = self._process
+        if not self._timers or process.life != self._life:
             return
-        at = self._process.clock.true_time(self._timers[0][0])
+        at = process.clock.true_time(self._timers[0][0])
         if not self._armed or at < self._armed:
-            self._armed = max(at, self._process.world.now)
-            self._process.at(self._armed, self._ring, self._armed)
+            self._armed = max(at, process.world.now)
+            process.at(self._armed, self._ring, self._armed)
 
     def _ring(self, armed: int) -> None:
         if armed != self._armed:
@@ -116,8 +117,7 @@ class Loop:
         now = self.time() + RESOLUTION
         timers = self._timers
         while timers and timers[0][0] <= now:
-            handle = heapq.heappop(timers)[2]
-            self._call(handle)
+            self._call(heappop(timers)[2])
         self.arm()
 
     @staticmethod

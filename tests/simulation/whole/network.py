@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from quorate.consensus.frames import Call, CallReply, Decoder, PeerMessage, encode
 from quorate.consensus.membership import Membership
 from quorate.consensus.raft.messages import Forward
-from tests.simulation.whole.world import SECOND, World
+from tests.simulation.whole.world import SECOND, World, below
 
 if TYPE_CHECKING:
     from tests.simulation.whole.node import SimNode
@@ -62,7 +62,7 @@ class SimNetwork:
             (message,) = decoder.feed(encode(sender.cluster_id, message))
         copies = 2 if rng.random() < weather.duplication and type(message) not in _ONCE else 1
         for _ in range(copies):
-            delay = 20 + rng.randrange(weather.delay_max)
+            delay = 20 + below(rng, weather.delay_max)
             if weather.reordering and rng.random() < weather.reordering:
                 delay *= 10
             arrival = max(at + delay, self.clogged.get(link, 0) + delay)
@@ -110,6 +110,8 @@ class NodeNetwork:
         self._queue.append(message)
 
     def flush(self) -> None:
+        if not self._queue:
+            return
         queue, self._queue = self._queue, []
         process = self._node.consensus.process
         for message in queue:

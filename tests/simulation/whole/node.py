@@ -41,7 +41,7 @@ from tests.simulation.whole.bus import buses
 from tests.simulation.whole.config import NodeKnobs, make_config, peer_url
 from tests.simulation.whole.courier import SimSnapshots, write_image
 from tests.simulation.whole.disk import Disk
-from tests.simulation.whole.loop import Loop, new_loop
+from tests.simulation.whole.loop import Future, Loop, new_loop
 from tests.simulation.whole.network import NodeNetwork
 from tests.simulation.whole.rot import Asking, Waits
 from tests.simulation.whole.world import MS, SECOND, Clock, Died, Process, Violation
@@ -137,9 +137,9 @@ class ConsensusHost:
         driver = self.driver
         if driver is None:
             return
-        failure = cast("Any", driver.failure)
-        if failure.done() and failure.exception() is not None:
-            raise failure.exception()
+        failure = cast("Future", driver.failure).error
+        if failure is not None:
+            raise failure
         if driver.impossible_messages:
             raise Violation(f"{self.node.name} was told what no member says")
         self.node.cluster.ledger.look(self.node, driver.core)
@@ -177,12 +177,13 @@ class TurnHost:
     def _run(self, due: int, is_quiet: bool) -> None:
         if due != self._due:
             return
+        process = self.process
         self._is_due_now = False
-        self.process.waits_ms = -1
+        process.waits_ms = -1
         self.turn(is_quiet)
         if self._is_due_now:
             return
-        waits_ms = self.process.waits_ms
+        waits_ms = process.waits_ms
         if waits_ms > 0 and (not is_quiet or waits_ms >= self.idle_ms):  # then nothing was left to be done either
             self._plan(waits_ms * MS, True)
         else:
@@ -293,7 +294,7 @@ class StorageHost(TurnHost):
     def turn(self, is_quiet: bool) -> None:
         service = self.service
         assert service is not None
-        threads.quiet[self.process] = is_quiet
+        self.process.is_quiet = is_quiet
         try:
             service.turn(IDLE_MS)
         except (DamagedDatabase, sqlite3.DatabaseError) as error:
@@ -519,10 +520,7 @@ class SimNode:
 
 class _ProcessClock:
     def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def monotonic(self) -> float:
-        return self._process.time()
+        self.monotonic = process.time
 
 
 def _no_space() -> Exception:

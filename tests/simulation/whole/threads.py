@@ -88,13 +88,17 @@ class StorageOs:
 class Poll:
     """Says that nothing came if this turn is the one after the wait; else that something did, and how long to wait."""
 
+    def __init__(self) -> None:
+        self._process = current()
+
     def register(self, _descriptor: int, _events: int) -> None:
         return
 
     def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
-        process = current()
-        process.waits_ms = max(process.waits_ms, timeout_ms)
-        return [] if quiet.get(process) else [(-1, 1)]
+        process = self._process
+        if timeout_ms > process.waits_ms:
+            process.waits_ms = timeout_ms
+        return [] if process.is_quiet else [(-1, 1)]
 
 
 class Select:
@@ -105,4 +109,3 @@ class Select:
 
 
 wake_ups: dict[Process, Callable[[], None]] = {}
-quiet: dict[Process, bool] = {}  # this turn follows on a wait in which nothing came

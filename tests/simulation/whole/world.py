@@ -8,9 +8,9 @@ disk: then its clock goes on within the event, and what it sends after that arri
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 from zlib import crc32
 
@@ -27,6 +27,10 @@ class Violation(AssertionError):  # noqa: N818 - it names the finding
     """Something that must always hold did not."""
 
 
+# When, in which order, in which life of which process if any, and what is called.
+Planned = tuple[int, int, "Process | None", int, Callable[..., None], tuple[Any, ...]]
+
+
 class World:
     """Events in their order. `rng` is for what belongs to nobody else."""
 
@@ -37,31 +41,35 @@ class World:
         self.trace = 0  # of the label and time of every event so far
         self.rng = random.Random(seed)
         self.process: Process | None = None
-        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._heap: list[Planned] = []
         self._order = 0
 
     def at(self, time: int, callback: Callable[..., None], *arguments: Any) -> None:
         """Calls `callback` at a time, which is now if it has passed."""
-        self._order += 1
-        now = self.now
-        heapq.heappush(self._heap, (time if time > now else now, self._order, callback, arguments))
+        self.plan(time, None, 0, callback, arguments)
 
     def after(self, delay: int, callback: Callable[..., None], *arguments: Any) -> None:
-        self.at(self.now + delay, callback, *arguments)
+        self.plan(self.now + delay, None, 0, callback, arguments)
 
-    def note(self, label: bytes) -> None:
-        """Counts an event, so that two runs can be compared."""
-        self.events += 1
-        self.trace = crc32(label, self.trace ^ self.now & 0xFFFFFFFF)
+    def plan(
+        self, time: int, process: Process | None, life: int, callback: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        """As `at`, in this life of a process if there is one."""
+        self._order += 1
+        now = self.now
+        heappush(self._heap, (time if time > now else now, self._order, process, life, callback, arguments))
 
     def run(self, end: int, done: Callable[[], bool] | None = None) -> bool:
         """Lets events happen until `end`, or until `done`; True in the second case."""
-        heap, pop = self._heap, heapq.heappop
+        heap = self._heap
         looked = self.now
         while heap and heap[0][0] <= end:
-            time, _, callback, arguments = pop(heap)
+            time, _, process, life, callback, arguments = heappop(heap)
             self.now = time
-            callback(*arguments)
+            if process is None:
+                callback(*arguments)
+            else:
+                process.fire(life, callback, arguments)
             if self.events > EVENTS_MAX:
                 raise Violation("too many events: something goes on and on")
             if done is not None and time - looked >= 50 * MS:
@@ -81,23 +89,23 @@ class Clock:
 
     def __init__(self, world: World, offset: int) -> None:
         self._world = world
-        self._since = 0
-        self._base = offset
+        self.since = 0  # the true time when it showed
+        self.base = offset  # so many microseconds
         self.rate = 1.0
 
-    def read(self, ahead: int = 0) -> float:
-        """Seconds, `ahead` microseconds of true time from now."""
-        return (self._base + (self._world.now + ahead - self._since) * self.rate) / SECOND
+    def read(self) -> float:
+        """Seconds."""
+        return (self.base + (self._world.now - self.since) * self.rate) / SECOND
 
     def true_time(self, seconds: float) -> int:
         """When this clock will show `seconds`."""
-        return self._since + int((seconds * SECOND - self._base) / self.rate) + 1
+        return self.since + int((seconds * SECOND - self.base) / self.rate) + 1
 
     def change(self, rate: float, jump: int = 0) -> None:
         """From now on it goes at `rate`, after a jump of so many microseconds."""
         now = self._world.now
-        self._base += int((now - self._since) * self.rate) + jump
-        self._since = now
+        self.base += int((now - self.since) * self.rate) + jump
+        self.since = now
         self.rate = rate
 
 
@@ -115,6 +123,7 @@ class Process:
         self.paused_until = 0
         self.ahead = 0  # how far its doings have gone beyond the world's time within this event
         self.waits_ms = 0  # how long it said it would wait, when it last did
+        self.is_quiet = False  # this turn follows on a wait in which nothing came
         self.steps_left = -1  # it dies at the last of so many steps; negative: it does not
         self.on_end: Callable[[BaseException | None], None] = lambda _why: None
         self.after_event: Callable[[], None] = lambda: None
@@ -122,7 +131,8 @@ class Process:
 
     def time(self) -> float:
         """Its clock now."""
-        return self.clock.read(self.ahead)
+        clock = self.clock
+        return (clock.base + (self.world.now + self.ahead - clock.since) * clock.rate) / SECOND
 
     @property
     def true_now(self) -> int:
@@ -147,7 +157,7 @@ class Process:
         self.is_up = True
         self.steps_left = -1
         self._busy_until = self.world.now
-        self._fire(self.life, boot, ())
+        self.fire(self.life, boot, ())
 
     def end(self, why: BaseException | None = None) -> None:
         """The process is gone, with everything that was to happen in it."""
@@ -158,23 +168,27 @@ class Process:
 
     def soon(self, delay: int, callback: Callable[..., None], *arguments: Any) -> None:
         """Calls `callback` in this process after `delay`, unless it is gone by then."""
-        self.world.at(self.true_now + delay, self._fire, self.life, callback, arguments)
+        world = self.world
+        world.plan(world.now + self.ahead + delay, self, self.life, callback, arguments)
 
     def at(self, time: int, callback: Callable[..., None], *arguments: Any) -> None:
-        self.world.at(time, self._fire, self.life, callback, arguments)
+        self.world.plan(time, self, self.life, callback, arguments)
 
     def now(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Calls `callback` in this process now, or as soon as it is free. Not from within another process."""
-        self._fire(self.life, callback, arguments)
+        self.fire(self.life, callback, arguments)
 
-    def _fire(self, life: int, callback: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def fire(self, life: int, callback: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """An event: what was planned in this life of the process happens, unless it has to wait."""
         world = self.world
+        now = world.now
         if life != self.life:
             return
-        if self._busy_until > world.now or self.paused_until > world.now:
-            world.at(max(self._busy_until, self.paused_until), self._fire, life, callback, arguments)
+        if self._busy_until > now or self.paused_until > now:
+            world.plan(max(self._busy_until, self.paused_until), self, life, callback, arguments)
             return
-        world.note(self.label)
+        world.events += 1
+        world.trace = crc32(self.label, world.trace ^ now & 0xFFFFFFFF)
         world.process = self
         self.ahead = 0
         try:
@@ -185,9 +199,18 @@ class Process:
         except (Died, Exception) as error:  # whatever ends a process: `on_end` judges it
             self.end(error)
         finally:
-            self._busy_until = world.now + self.ahead
+            self._busy_until = now + self.ahead
             self.ahead = 0
             world.process = None
+
+
+def below(rng: random.Random, stop: int) -> int:
+    """The number that `rng.randrange(stop)` draws, without its looks at what it was given."""
+    bits = stop.bit_length()
+    number = rng.getrandbits(bits)
+    while number >= stop:
+        number = rng.getrandbits(bits)
+    return number
 
 
 _worlds: list[World] = []
