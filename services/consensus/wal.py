@@ -222,8 +222,10 @@ class Wal:
 
     def can_drop(self, index: int) -> bool:
         """True if `compact` to `index` would remove a segment."""
+        if len(self._segments) < 2:
+            return False
         seqs = sorted(self._segments)
-        return len(seqs) > 1 and self._segments[seqs[1]].header.base.index <= index
+        return self._segments[seqs[1]].header.base.index <= index
 
     def index_behind(self, index: int, bytes_max: int) -> int:
         """The oldest index such that the entries after it, up to `index`, take no more than `bytes_max`."""

@@ -78,7 +78,7 @@ class Answers:
 
     def wait_for_compaction(self, finished_revision: int) -> bool:
         """Somebody waits for the end of a compaction that has come."""
-        return any(revision <= finished_revision for _, revision in self._compacting)
+        return bool(self._compacting) and any(revision <= finished_revision for _, revision in self._compacting)
 
     def compacted(self, finished_revision: int) -> None:
         """What was compacted up to a revision is gone from the disk."""

@@ -46,7 +46,7 @@ class Commits:
             self._full_disk.look(now)
         if database.finish_checkpoint():
             self._checkpointed = now
-        elif database.checkpoint_is_due or self._checkpoint_is_overdue(now):
+        elif database.checkpoint_is_due or (now - self._checkpointed > CHECKPOINT_SECONDS and self._lacks_checkpoint()):
             self._checkpointed = now
             database.start_checkpoint()
 
@@ -81,11 +81,10 @@ class Commits:
         self._refuse()
         self.again_at = self._applier.now + DISK_FULL_SECONDS
 
-    def _checkpoint_is_overdue(self, now: float) -> bool:
+    def _lacks_checkpoint(self) -> bool:
         database = self._state.database
         return (
-            now - self._checkpointed > CHECKPOINT_SECONDS
-            and not database.checkpoint_is_running
+            not database.checkpoint_is_running
             and not database.is_held_still
             and database.durable_index < database.marks.applied_index
             and not self.dirty_since

@@ -45,7 +45,8 @@ class Compaction:
     @property
     def is_due(self) -> bool:
         """Whether there is a slice to do."""
-        return self.finished_revision < self._store.compact_revision
+        store = self._store
+        return store.database.marks.finished_compact_revision < store.compact_revision
 
     @property
     def pinned_by(self) -> int:

@@ -41,6 +41,7 @@ _UPDATE_STATE: Final = (
     "UPDATE state SET applied_index = ?, applied_term = ?, revision = ?,"
     " scheduled_compact_revision = ?, finished_compact_revision = ?, crc = ?"
 )
+_PAGES: Final = "SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count"
 _BLOB: Final = "SELECT kv, crc, prev FROM history WHERE id = ?"
 _BLOBS: Final = (
     "SELECT h.id, h.kv, h.crc, h.prev FROM json_each(?) AS wanted CROSS JOIN history AS h ON h.id = wanted.value"
@@ -149,14 +150,17 @@ class Database:
     def insert_pending(self) -> None:
         """Put the pending rows into the open transaction, where this connection can read them. DiskFull as `commit`."""
         if self._inserted < len(self.pending):
-            self._begin()
-            rows = self.pending[self._inserted :]
-            sealed = [
-                (record, previous, seal_of(record, previous, blob), key, blob) for record, previous, key, blob in rows
-            ]
             with self._room():
-                self.connection.executemany(_INSERT, sealed)
-            self._inserted = len(self.pending)
+                self._insert()
+
+    def _insert(self) -> None:
+        self._begin()
+        rows = self.pending[self._inserted :]
+        sealed = [
+            (record, previous, seal_of(record, previous, blob), key, blob) for record, previous, key, blob in rows
+        ]
+        self.connection.executemany(_INSERT, sealed)
+        self._inserted = len(self.pending)
 
     def commit(self) -> None:
         """Write everything up to the applied index as one transaction.
@@ -174,7 +178,8 @@ class Database:
             self.commit_seconds.add(perf_counter() - started)
 
     def _write(self) -> bool:
-        self.insert_pending()
+        if self._inserted < len(self.pending):
+            self._insert()
         marks = self._marks()
         if self._changes or marks != self._written:
             self._begin()
@@ -230,8 +235,7 @@ class Database:
 
     def measure(self) -> None:
         """Look how large the file is and how much of it is free."""
-        (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
-        (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
+        pages, free = self.connection.execute(_PAGES).fetchone()
         self.size_bytes = pages * schema.PAGE_BYTES
         self.size_in_use_bytes = (pages - free) * schema.PAGE_BYTES
 

@@ -45,7 +45,8 @@ class Proposer:
         if self.reports:
             commands += [pack_command(Op.CORRUPT_REPORT, report) for report in self.reports]
             self.reports.clear()
-        self._raise_space_alarm(now, commands)
+        if self._applier.wants_space_alarm or self._applier.alarms.active:
+            self._raise_space_alarm(now, commands)
         return commands
 
     def _expire_leases(self, now: float, commands: list[bytes]) -> None:

@@ -445,6 +445,8 @@ class Readers:
 
     def collect(self) -> None:
         """Deliver the results of the reads that are done."""
+        if not self._reading:
+            return
         for future in [future for future in self._reading if future.done()]:
             deliver, _ = self._reading.pop(future)
             deliver(future.result())

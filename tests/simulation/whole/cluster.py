@@ -81,8 +81,10 @@ class SimCluster:
 
     def decide(self, path: str, call: str) -> Failure | None:
         """Whether a call of SQLite fails."""
-        name = path[len(self.base) + 1 :].partition("/")[0]
-        return next((node.storage.decide(call) for node in self.nodes if node.name == name), None)
+        for node in self.nodes:
+            if node.storage.failing and path.startswith(f"{self.base}/{node.name}/"):
+                return node.storage.decide(call)
+        return None
 
     # --- looking ---
 

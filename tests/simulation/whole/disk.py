@@ -28,34 +28,33 @@ class File:
         self.data = bytearray()
         self.durable = bytearray()
         self.unsynced: list[tuple[int, bytes]] = []
-        self.is_forgotten = False  # some of `data` never gets to the disk, though nobody knows
+        self._is_truncated = False  # since it was synced
 
     def write(self, offset: int, data: bytes) -> None:
-        end = offset + len(data)
-        if len(self.data) < end:
-            self.data.extend(bytes(end - len(self.data)))
-        self.data[offset:end] = data
+        _put(self.data, offset, data)
         self.unsynced.append((offset, data))
 
     def truncate(self) -> None:
         self.data = bytearray()
-        self.is_forgotten = False
         self.unsynced.append((0, b""))
+        self._is_truncated = True
 
     def sync(self) -> None:
-        if self.is_forgotten:
+        if self._is_truncated:
+            self.durable = bytearray(self.data)
+            self._is_truncated = False
+        else:
             for offset, data in self.unsynced:
                 _put(self.durable, offset, data)
-        elif self.unsynced:
-            self.durable = bytearray(self.data)
         self.unsynced = []
 
     def fail(self, rng: random.Random) -> None:
-        """The disk does not take what is unsynced: the kernel says so once, and drops its pages or calls them clean."""
+        """The disk does not take what is unsynced: the kernel says so once, and drops its pages or calls them clean.
+        Then some of `data` never gets to the disk, though nobody knows."""
         kept = bytearray(self.data)
         self.lose(rng)
         if rng.random() < 0.5:
-            self.data, self.is_forgotten = kept, True
+            self.data = kept
 
     def lose(self, rng: random.Random) -> None:
         """What a loss of power leaves."""
@@ -67,14 +66,15 @@ class File:
                     _put(kept, offset + start, data[start : start + SECTOR])
         self.data = bytearray(kept)
         self.durable = kept
-        self.is_forgotten = False
         self.unsynced = []
+        self._is_truncated = False
 
 
 def _put(content: bytearray, offset: int, data: bytes) -> None:
-    if len(content) < offset + len(data):
-        content.extend(bytes(offset + len(data) - len(content)))
-    content[offset : offset + len(data)] = data
+    end = offset + len(data)
+    if len(content) < end:
+        content.extend(bytes(end - len(content)))
+    content[offset:end] = data
 
 
 class Disk:
