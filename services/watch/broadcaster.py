@@ -296,7 +296,7 @@ class Hub:
             assert events is not None
             if worker.held_streams or worker.is_full or (fan.form & PREVIOUS and not batch.with_previous):
                 self._fall_behind(fan, batch)
-                if not fan.groups:
+                if fan.is_empty:
                     fan.events = None
                     continue
             if shared:
@@ -416,16 +416,16 @@ class Hub:
                 break
         else:
             self._ranges.add(own.key, own.range_end, own)
-        peer = next((one.handle for one in fan.groups if one.stream is group.stream), NO_GROUP)
+        peer = fan.of_stream(group.stream)
         fan.add(group)
         group.state = State.SYNCED
         group.next_revision = 0
-        fan.worker.send(SYNCED.pack(Told.SYNCED, group.handle, self.revision, peer))
+        fan.worker.send(SYNCED.pack(Told.SYNCED, group.handle, self.revision, peer.handle if peer else NO_GROUP))
 
     def _leave(self, fan: Fan, leaving: tuple[Group, ...]) -> None:
         """Take synced groups out of their fan; each gets one of its own."""
         fan.remove(leaving)
-        if not fan.groups:
+        if fan.is_empty:
             self._ranges.remove(fan.key, fan.range_end, fan)
         for group in leaving:
             group.fan = Fan(fan.worker, fan.key, fan.range_end, fan.form)

@@ -86,25 +86,33 @@ class Worker:
             self.send(head, handles, *[encoded for _, encoded in part])
 
 
+NO_STREAMS: Final[dict[Stream, Group]] = {}  # of fans with one group; never filled
+
+
 class Fan:
     """The synced groups of one worker that wait for one range in one form. A group that is not synced has a fan of
     its own, outside of the ranges that changes are matched with."""
 
-    __slots__ = ("_groups", "_handles", "events", "form", "key", "range_end", "worker")
+    __slots__ = ("_groups", "_handles", "_of_stream", "events", "form", "key", "range_end", "worker")
 
     def __init__(self, worker: Worker, key: bytes, range_end: bytes, form: int) -> None:
         self.worker = worker
         self.key = key
         self.range_end = range_end
         self.form = form
-        self._groups: tuple[Group, ...] | Group = ()  # most fans have one, which needs no tuple
+        self._groups: dict[Group, None] | Group | None = None  # most fans have one, which needs no dictionary
+        self._of_stream: dict[Stream, Group] = NO_STREAMS  # one of each, where there are several groups
         self.events: list[Encoded] | None = None  # of the batch that is being matched
         self._handles = b""  # of the groups, packed when first needed
 
     @property
     def groups(self) -> tuple[Group, ...]:
         groups = self._groups
-        return (groups,) if isinstance(groups, Group) else groups
+        return (groups,) if isinstance(groups, Group) else tuple(groups or ())
+
+    @property
+    def is_empty(self) -> bool:
+        return self._groups is None
 
     @property
     def handles(self) -> bytes:
@@ -112,23 +120,44 @@ class Fan:
         if isinstance(groups, Group):
             return groups.handle.to_bytes(HANDLE_BYTES, "little")
         if not self._handles:
-            packed = [group.handle.to_bytes(HANDLE_BYTES, "little") for group in groups]
+            packed = [group.handle.to_bytes(HANDLE_BYTES, "little") for group in groups or ()]
             self._handles = b"".join(packed)
         return self._handles
 
+    def of_stream(self, stream: Stream) -> Group | None:
+        """A group of this stream."""
+        groups = self._groups
+        if isinstance(groups, Group):
+            return groups if groups.stream is stream else None
+        return self._of_stream.get(stream)
+
     def add(self, group: Group) -> None:
-        self._groups = (*self.groups, group) if self._groups else group
+        groups = self._groups
+        if groups is None:
+            self._groups = group
+        elif isinstance(groups, Group):
+            self._groups = {groups: None, group: None}
+            self._of_stream = {group.stream: group, groups.stream: groups}
+        else:
+            groups[group] = None
+            self._of_stream.setdefault(group.stream, group)
         self._handles = b""
         group.fan = self
 
     def remove(self, leaving: tuple[Group, ...]) -> None:
-        if len(leaving) == 1:
-            staying = tuple(group for group in self.groups if group is not leaving[0])
-        else:
-            gone = set(leaving)
-            staying = tuple(group for group in self.groups if group not in gone)
-        self._groups = staying[0] if len(staying) == 1 else staying
+        """Take out groups that are in it."""
+        groups = self._groups
         self._handles = b""
+        if not isinstance(groups, dict):
+            self._groups = None
+            return
+        for group in leaving:
+            del groups[group]
+            if self._of_stream.get(group.stream) is group:
+                del self._of_stream[group.stream]
+        if len(groups) < 2:
+            self._groups = next(iter(groups), None)
+            self._of_stream = NO_STREAMS
 
     def wants(self, is_tombstone: int) -> bool:
         return not self.form & (NODELETE if is_tombstone else NOPUT)
