@@ -14,6 +14,7 @@ from quorate.proto import rpc_pb2 as rpc
 
 CANCEL_S: Final = 0.1
 RETRY_S: Final = 0.5  # after a lost stream, as etcd's client
+ANSWER_S_MIN: Final = 1.0  # an election takes about as long
 
 
 class KeepAlive:
@@ -63,6 +64,7 @@ class KeepAlive:
 class AsyncLease:
     """A lease that is renewed every third of its TTL until it is closed; a context manager revokes it at the end.
 
+    An endpoint that does not answer for another third is left for the next, so that one that hangs does not cost it.
     It counts as lost when the server says so or when no renewal was answered for a whole TTL, counted from when the
     last answered one was sent: never later than the server can have given its keys to others.
     """
@@ -115,7 +117,7 @@ class AsyncLease:
             while (left_s := self._valid_until - time.monotonic()) > 0:
                 sent = time.monotonic()
                 try:
-                    answer = await stream.renew(timeout_s=left_s)
+                    answer = await stream.renew(timeout_s=min(left_s, max(self.ttl_s / 3, ANSWER_S_MIN)))
                 except LeaseExpiredError:
                     return
                 except EtcdError:

@@ -70,6 +70,8 @@ class TlsFiles:
         EtcdError when nobody answers there.
         """
         host, _, port = target.rpartition(":")
+        if not port.isascii() or not port.isdigit():
+            raise EtcdError(UNAVAILABLE, f"address {target}: missing port in address")
         shown = self._shown_certificate(host.strip("[]"), int(port))
         options = [("grpc.ssl_target_name_override", name) for name in _names(shown)[:1]]
         return _credentials(shown, self), options

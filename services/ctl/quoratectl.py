@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -47,6 +48,8 @@ cli = LazyGroup(PROGRAM, lazy=COMMANDS, help="A command line client for Quorate 
 def main() -> None:
     """Run the command of the arguments and exit with its status."""
     os.environ.setdefault(*QUIET)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # keys and values are bytes, whatever the locale says
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupted command dies of the signal, as etcdctl does
     sys.exit(run(sys.argv[1:]))
 

@@ -155,6 +155,14 @@ def self_signed(hosts: Iterable[str], years: int) -> Issued:
     return issue(subject, Purpose.PEER, timedelta(days=365 * years))
 
 
+def is_usable(certificate_path: Path, key_path: Path) -> bool:
+    """Both files are there and whole, belong together, and the certificate has not expired."""
+    try:
+        return read(certificate_path, key_path).certificate.not_valid_after_utc > datetime.now(UTC)
+    except (OSError, ValueError):
+        return False
+
+
 def revoked_serials(crl_path: Path) -> frozenset[int]:
     """Serial numbers listed in a CRL file, PEM or DER."""
     content = crl_path.read_bytes()

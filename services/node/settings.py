@@ -7,6 +7,7 @@ said is collected as notes, which the launcher writes.
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ CONFLICT: Final = (
     "conflicting environment variable is shadowed by corresponding command-line flag "
     "(either unset environment variable or disable flag))"
 )
+
+SECRET: Final = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL")  # in names that images of etcd give to variables
 
 PEER_TIMEOUT_MS_MIN: Final = 5_000
 
@@ -143,7 +146,9 @@ def _add_environment(texts: dict[str, str], environment: Mapping[str, str], sett
             raise Conflict(variable)
         if variable not in ("ETCD_UNSUPPORTED_ARCH", "ETCD_VERSION"):
             settings.note(
-                "warn", "unrecognized environment variable", **{"environment-variable": f"{variable}={value}"}
+                "warn",
+                "unrecognized environment variable",
+                **{"environment-variable": f"{variable}={flags.HIDDEN if SECRET.search(variable) else value}"},
             )
 
 

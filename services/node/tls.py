@@ -16,7 +16,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,13 +119,12 @@ def peer_side(config: Config) -> TlsFiles:
 
 
 def auto_certificate(config: Config, side: str, urls: list[str]) -> tuple[str, str]:
-    """Paths of the certificate and key that auto-TLS serves with; made when there is none or it has expired."""
+    """Paths of the certificate and key that auto-TLS serves with; made when there is none that can be used."""
     directory = Path(config.data_dir) / "fixtures" / side
     certificate_path, key_path = directory / "cert.pem", directory / "key.pem"
-    made_before = certificate_path.exists() and key_path.exists()
     from quorate.node import certificates
 
-    if not made_before or certificates.expiry(certificate_path) <= datetime.now(UTC):
+    if not certificates.is_usable(certificate_path, key_path):
         hosts = sorted({url.split("://", 1)[1].rpartition(":")[0].strip("[]") for url in urls if "://" in url})
         made = certificates.self_signed(hosts, config.self_signed_cert_validity)
         certificates.write(made, certificate_path, key_path)

@@ -131,7 +131,7 @@ def _listener_tls(proxy: GrpcProxy) -> tuple[TlsFiles | None, ssl.SSLContext | N
         return None, None
     if files.self_made:
         paths = proxy.data_dir / "fixtures" / "proxy" / "cert.pem", proxy.data_dir / "fixtures" / "proxy" / "key.pem"
-        if not paths[0].exists():
+        if not certificates.is_usable(*paths):
             host = flags.host_of(f"tcp://{proxy.listen_addr}")
             certificates.write(certificates.self_signed([host], 1), *paths)
         files = replace(files, cert_file=str(paths[0]), key_file=str(paths[1]))

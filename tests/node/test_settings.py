@@ -49,6 +49,11 @@ def test_unknown_variable_is_noted() -> None:
     assert found.notes[0].fields == {"environment-variable": "ETCD_SERVICE_HOST=10.0.0.1"}
 
 
+def test_a_secret_of_an_unknown_variable_is_not_noted() -> None:
+    (note,) = gather(ETCD_ROOT_PASSWORD="battery-staple").notes
+    assert note.fields == {"environment-variable": "ETCD_ROOT_PASSWORD=***"}
+
+
 def test_version_in_the_environment_is_ignored_with_a_warning() -> None:
     assert messages(gather(ETCD_VERSION="v3.4"), "warn") == ["cannot set special environment variable"]
 

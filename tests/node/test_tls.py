@@ -197,6 +197,24 @@ def test_auto_tls_makes_its_certificate_once_and_members_talk_with_it(tmp_path: 
     shake(tls.server_context(files), tls.DialContexts(files).context())
 
 
+@pytest.mark.parametrize("rest", [b"", b"-----BEGIN CERTIFICATE-----\nMIIB"])
+def test_what_a_full_disk_left_of_auto_tls_is_made_anew(tmp_path: Path, rest: bytes) -> None:
+    config = Config(name="m", data_dir=str(tmp_path), peer_auto_tls=True)
+    Path(tls.peer_side(config).cert_file).write_bytes(rest)
+    files = tls.peer_side(config)
+    shake(tls.server_context(files), tls.DialContexts(files).context())
+
+
+def test_an_expired_certificate_of_auto_tls_is_made_anew(tmp_path: Path) -> None:
+    config = Config(name="m", data_dir=str(tmp_path), peer_auto_tls=True)
+    files = tls.peer_side(config)
+    paths = Path(files.cert_file), Path(files.key_file)
+    certificates.write(certificates.self_signed(["localhost"], 0), *paths)
+    assert not certificates.is_usable(*paths)
+    tls.peer_side(config)
+    assert certificates.is_usable(*paths)
+
+
 def test_a_member_dials_with_its_client_certificate_and_verifies_the_other(
     authority: Authority, tmp_path: Path
 ) -> None:
