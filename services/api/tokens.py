@@ -30,11 +30,11 @@ class JsonWebTokens:
             self._signing_key = self._verifying_key = private
         else:
             self._signing_key = private
-            self._verifying_key = public or _public_part(private)
+            self._verifying_key = public or _public_part(private, settings.private_key_file)
         if self._signing_key:
             self.verify(self.sign(Caller("", 0), 0.0), 0.0)
         else:
-            serialization.load_pem_public_key(self._verifying_key)
+            _check_public(self._verifying_key, settings.public_key_file)
 
     def sign(self, caller: Caller, now_s: float) -> str:
         """A token for `caller`, good for the time to live from `now_s` (Unix seconds)."""
@@ -60,9 +60,18 @@ class JsonWebTokens:
         return Caller(name, revision)
 
 
-def _public_part(private: bytes) -> bytes:
+def _check_public(public: bytes, path: str) -> None:
+    try:
+        serialization.load_pem_public_key(public)
+    except ValueError:
+        raise ValueError(f"{path} holds no public key in PEM") from None
+
+
+def _public_part(private: bytes, path: str) -> bytes:
     try:
         key = serialization.load_pem_private_key(private, None)
+    except ValueError:
+        raise ValueError(f"{path} holds no private key in PEM") from None
     except (TypeError, UnsupportedAlgorithm) as error:  # locked with a password, or of a curve that nobody uses
-        raise ValueError(f"the key cannot be used: {error}") from None
+        raise ValueError(f"the key in {path} cannot be used: {error}") from None
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -60,6 +61,8 @@ def main() -> None:
         try:
             _check_ports(config)
             _check_certificates(config)
+            if not _supervisor_file(os.environ).is_file():
+                raise OperatorError(f"there is no file {_supervisor_file(os.environ)} ({SUPERVISOR_FILE_VARIABLE})")
         except OperatorError:
             run_directory.leave(config.run_path, lock)
             raise
@@ -291,8 +294,11 @@ def _become_supervisor(config: Config, lock: int) -> NoReturn:
 
 def exec_supervisor(environment: dict[str, str]) -> NoReturn:
     """Become the supervisor of the node whose settings the environment names."""
-    supervisor_file = Path(environment.get(SUPERVISOR_FILE_VARIABLE, SUPERVISOR_FILE)).resolve()
-    _exec("quorate.node.supervise", [str(supervisor_file)], environment)
+    _exec("quorate.node.supervise", [str(_supervisor_file(environment))], environment)
+
+
+def _supervisor_file(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get(SUPERVISOR_FILE_VARIABLE, SUPERVISOR_FILE)).resolve()
 
 
 def _exec(module: str, arguments: list[str], environment: dict[str, str]) -> NoReturn:

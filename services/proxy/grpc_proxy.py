@@ -147,6 +147,8 @@ def _judge(files: TlsFiles | None, connection: Any) -> None:
 
 def _dial_context(files: DialFiles | None) -> ssl.SSLContext:
     """For what is fetched from endpoints with plain HTTP clients."""
+    if files is not None:
+        files.credentials()  # an error names the file here, and does not in OpenSSL
     context = ssl.create_default_context(cafile=files.ca if files else None)
     if files is not None and files.cert and files.key:
         context.load_cert_chain(files.cert, files.key)

@@ -136,3 +136,13 @@ def test_a_key_file_of_another_kind_fails_at_the_start(tmp_path: Path) -> None:
     private, _ = keys(tmp_path, "RS256")
     with pytest.raises((ValueError, TypeError, jwt.InvalidKeyError)):
         JsonWebTokens(JwtSettings("ES256", "", private))
+
+
+def test_a_key_file_that_holds_none_is_named(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.pem"
+    nothing.write_text("nothing")
+    for option, kind in (("priv-key", "private"), ("pub-key", "public")):
+        settings = parse_auth_token(f"jwt,{option}={nothing},sign-method=ES256")
+        assert settings is not None
+        with pytest.raises(ValueError, match=f"^{nothing} holds no {kind} key in PEM$"):
+            JsonWebTokens(settings)

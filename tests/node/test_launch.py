@@ -228,6 +228,12 @@ def test_port_in_use_is_named_with_its_flag(start: Start) -> None:
     assert node.text[-1] == f"quorate: cannot listen on {url} (--listen-peer-urls): address already in use\n"
 
 
+def test_a_supervisor_file_that_is_not_there_is_named(start: Start, tmp_path: Path) -> None:
+    node = start(QUORATE_SUPERVISORD_CONF=f"{tmp_path}/none.conf")
+    assert node.end() == 1
+    assert node.text[-1] == f"quorate: there is no file {tmp_path}/none.conf (QUORATE_SUPERVISORD_CONF)\n"
+
+
 def test_data_directory_that_cannot_be_made_is_named(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     node = start(f"--data-dir={tmp_path}/file/data")

@@ -269,3 +269,16 @@ def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
         words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stderr) == (1, "open /none: no such file or directory\n")
+
+
+def test_an_authority_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    for name, reason in (
+        ("none.pem", "no such file or directory"),
+        ("ca.pem", "no certificate of an authority in pem"),
+    ):
+        words, environment = command("grpc-proxy", "start", "--listen-addr", "127.0.0.1:0", "--cacert", name)
+        ended = subprocess.run(
+            words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (ended.returncode, ended.stderr) == (1, f"open {name}: {reason}\n")
