@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,20 @@ def test_a_member_comes_as_a_learner_is_promoted_and_leaves_for_good() -> None:
     assert 1 in now.members
     now = now.with_conf(9, encode(ConfState((2, 3, 4), (), ())))
     assert ({2, 3, 4}, frozenset({1}), 9) == (set(now.members), now.removed, now.index)
+
+
+def test_a_member_has_its_vote_until_it_has_left_the_old_half() -> None:
+    now = Membership.founded([A, B, C])
+    now = now.with_conf(5, encode(ConfState((1, 2), (1, 2, 3), (3,))))
+    assert not now.members[3].is_learner
+    now = now.with_conf(6, encode(ConfState((1, 2), (), (3,))))
+    assert now.members[3].is_learner
+
+
+def test_what_a_member_says_of_itself_outlives_the_entry_that_brought_it() -> None:
+    known = replace(A, name="known", client_urls=("http://a:9",))
+    now = Membership(7, 0, ConfState(), {known.id: known})
+    assert known == now.with_conf(2, encode(ConfState((A.id,)), pack_newcomer(A))).members[A.id]
 
 
 def test_one_that_is_joining_is_no_learner_and_has_no_vote_yet() -> None:

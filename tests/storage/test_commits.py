@@ -9,6 +9,8 @@ import pytest
 
 from quorate.proto import rpc_pb2
 from quorate.storage import commits, mvcc, ranges, schema
+from quorate.storage.compaction import SLICE_RECORDS
+from quorate.storage.database import DiskFull
 from quorate.wire import errors
 from quorate.wire.messages import Kind, Op, pack_command
 from tests.storage.member import Member
@@ -155,3 +157,30 @@ def test_with_a_full_disk_nobody_is_left_waiting_for_what_takes_room(
     ring.read(command, number=2)
     ((_, _, _, [(error_id, _)]),) = ring.results()
     assert not error_id
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+def test_a_compaction_that_a_full_disk_took_back_is_done_again(tmp_path: Path, slices: int) -> None:
+    member = Member(tmp_path / "db")
+    for number in range(3 * SLICE_RECORDS + 10):
+        member.put(b"k", b"%d" % number)
+    member.delete(b"k")
+    member.state.commit()
+    member.compact(member.state.store.revision - 1)
+    for _ in range(slices):
+        member.compaction.advance()
+    assert member.compaction.is_due == (slices < 4)
+    execute = member.state.database.connection.execute
+    (pages,) = execute("PRAGMA page_count").fetchone()
+    execute(f"PRAGMA max_page_count = {pages}")
+    for number in range(40):
+        member.put(b"large%d" % number, b"v" * 20_000)
+    with pytest.raises(DiskFull):
+        member.state.commit()
+    assert member.compaction.is_due
+    execute("PRAGMA max_page_count = 1000000")
+    while member.compaction.is_due:
+        member.compaction.advance()
+    member.state.commit()
+    assert (2,) == execute("SELECT count(*) FROM history WHERE key = ?", (b"k",)).fetchone()
+    member.close()

@@ -227,6 +227,19 @@ def test_leases_survive_a_restart_with_their_keys_and_their_whole_time(member: M
     assert 3 == member.state.lessor.leases[7].renewed_index
 
 
+def test_a_restart_finds_no_key_under_a_lease_that_was_revoked_after_a_commit(member: Member) -> None:
+    grant(member, 7, 10)
+    member.put(b"a", lease=7)
+    member.state.commit()
+    revoke(member, 7)
+    member.put(b"a")
+    member.state.commit()
+    member.restart()
+    assert not member.state.lessor.lease_of
+    assert not member.state.lessor.leases
+    assert 0 == member.range(b"a").kvs[0].lease
+
+
 def test_many_leases_are_renewed_by_one_command_and_the_unknown_have_no_time(member: Member) -> None:
     grant(member, 7, 10)
     grant(member, -8, 20)
@@ -356,3 +369,10 @@ def test_a_member_that_counts_longer_than_the_leader_follows_it() -> None:
     lessor.checkpoint(1, 0, 60, 1000.0)
     assert [] == lessor.overdue(1059.0, 10)
     assert [1] == [lease.lease_id for lease in lessor.overdue(1060.0, 10)]
+
+
+def test_a_checkpoint_never_makes_a_lease_live_longer() -> None:
+    lessor = Lessor(2)
+    lessor.grant(1, 1000, 0.0, 5)
+    lessor.checkpoint(1, 5, 900, 500.0)
+    assert [1] == [lease.lease_id for lease in lessor.overdue(1000.0, 10)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -47,6 +48,33 @@ def test_an_installed_image_is_the_state_it_was_taken_of(member: Member, tmp_pat
     assert not image.path.exists()
     member.close()
     other.close()
+
+
+def test_an_image_is_durable_before_it_is_the_database_and_the_old_ones_wal_is_gone(
+    member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = snapshot.take(member.state.database)
+    database = tmp_path / "other" / "db"
+    database.parent.mkdir()
+    wal = database.with_name("db-wal")
+    wal.write_bytes(b"of another database")
+    steps: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        steps.append(("sync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    def replaced(source: Path, target: Path) -> None:
+        assert not wal.exists()
+        steps.append(("replace", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    snapshot.install(image.path, database)
+    assert [("sync", str(image.path)), ("replace", str(database)), ("sync", str(database.parent))] == steps
+    member.close()
 
 
 def test_an_image_with_an_alarm_in_it_is_sound(member: Member) -> None:
