@@ -100,13 +100,17 @@ async def _perform(program: tuple[str, ...], response: WatchResponse, event: Eve
     try:
         process = await asyncio.create_subprocess_exec(*program, env=os.environ | described)
     except OSError as error:
-        print(f"command {list(program)} error ({error.strerror or error})", file=sys.stderr)
+        print(f"command {_quoted(program)} error ({error.strerror or error})", file=sys.stderr)
         raise Failure("", ERROR) from None
     status = await process.wait()
     if status:
         shown = f"exit status {status}" if status > 0 else f"signal: {-status}"
-        print(f"command {' '.join(program)} error ({shown})", file=sys.stderr)
+        print(f"command {_quoted(program)} error ({shown})", file=sys.stderr)
         raise Failure("", ERROR)
+
+
+def _quoted(program: tuple[str, ...]) -> str:
+    return f"[{' '.join(go_text.quote(os.fsencode(word)) for word in program)}]"
 
 
 async def _converse(client: AsyncClient, printer: Printer) -> None:

@@ -67,6 +67,14 @@ def test_a_mirror_takes_large_values_and_begins_at_the_first_revision(node: Clus
     assert asyncio.run(mirror()) == 5
 
 
+def test_a_command_of_a_watch_that_fails_is_named_and_ends_it(node: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
+    with Client(node.endpoints) as client:
+        revision = client.put("watched", "1").header.revision
+    watch = ["--endpoints", node.endpoints[0], "watch", "watched", "--rev", str(revision), "--"]
+    assert quoratectl.run([*watch, "sh", "-c", "exit 3"]) == 1
+    assert capfd.readouterr().err == 'command ["sh" "-c" "exit 3"] error (exit status 3)\n'
+
+
 def test_a_command_under_a_lock_gives_its_status(node: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
     lock = ["--endpoints", node.endpoints[0], "lock", "statuses", "--"]
     assert quoratectl.run([*lock, "sh", "-c", "exit 7"]) == 7
