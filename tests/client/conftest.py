@@ -29,5 +29,5 @@ def node(product: servers.Product) -> Iterator[Cluster]:
 
 @pytest.fixture
 def client(node: Cluster) -> Iterator[Client]:
-    with Client(node.endpoints) as client:
+    with Client(node.endpoints, timeout_s=20) as client:  # a busy disk is no failure of the library
         yield client
