@@ -22,12 +22,12 @@ from quorate.consensus.calls import Calls
 from quorate.consensus.connections import Contexts, to_peer
 from quorate.consensus.driver import Driver
 from quorate.consensus.handshake import REPLACE_PATH, BadRequest, Request, pack_response
-from quorate.consensus.membership import Member, member_id, pack_newcomer
+from quorate.consensus.membership import Member, Membership, member_id, pack_newcomer
 from quorate.consensus.raft.confchange import replacement
 from quorate.consensus.raft.messages import Role as RaftRole
 from quorate.node import logs
 from quorate.proto import rpc_pb2 as rpc
-from quorate.wire.errors import EtcdError
+from quorate.wire.errors import MEMBER_NOT_FOUND, CallFailed, EtcdError
 
 log = logs.named("cluster")
 
@@ -198,10 +198,15 @@ class Replacing:
             }
             done.set_result((HTTPStatus.OK, json.dumps(fields).encode()))
 
+        def check(now: Membership) -> None:
+            if lost.id not in now.members:  # replaced by what an earlier leader began; it asks again, and that one goes
+                raise CallFailed(MEMBER_NOT_FOUND)
+
         self._calls.change_conf(
             replacement(lost.id, fresh),
             pack_newcomer(newcomer),
             lambda now: fresh in now.members and lost.id not in now.members,
             rpc.MemberAddResponse,
             answer,
+            check,
         )

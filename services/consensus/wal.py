@@ -71,7 +71,7 @@ class Wal:
         self._store = store
         self._lock = lock
         self._seq = 0  # of the segment being written
-        self._last_batch = 0  # where the last one that was read begins
+        self._last_batch = 0, b""  # the last one that was read: its offset and octets
         self._offset = 0  # where the next batch goes
         self._batch = 0
         self._batch_seen = self._batch_settled = 0
@@ -329,6 +329,7 @@ class Wal:
                         path.unlink()
                         break
                     self._join(path, header, previous)
+                    self._last_batch = scan.last, data[scan.last : scan.end]
             except BaseException as error:
                 os.close(descriptor)
                 if isinstance(error, ValueError):  # an empty file cannot be mapped
@@ -339,7 +340,7 @@ class Wal:
             kept.update(place.index for place in scan.places if place.kind in keep_kinds)
             previous = scan
         assert previous is not None, "there is no log"
-        self._last_batch, self._offset, self._batch = previous.last, previous.end, previous.batch
+        self._offset, self._batch = previous.end, previous.batch
         for index in sorted(kept):
             if self._positions.base.index < index <= self.last_index:
                 entry = self._read_entry(index, self._positions.position(index))
@@ -352,9 +353,11 @@ class Wal:
         """Makes the last batch durable: the process before may have ended between write and sync, or because the sync
         failed. After that a further sync says nothing of what was written before it."""
         descriptor = self._segments[self._seq].descriptor
-        offset = self._last_batch
-        while offset < self._offset:
-            offset += os.pwrite(descriptor, os.pread(descriptor, self._offset - offset, offset), offset)
+        offset, batch = self._last_batch  # as it was verified: the disk may say something else when it is asked again
+        while batch:
+            written = os.pwrite(descriptor, batch, offset)
+            offset, batch = offset + written, batch[written:]
+        self._last_batch = 0, b""
         self.sync(descriptor)
 
     def _cuts_for_nothing(self, header: SegmentHeader, scan: Scan, previous: Scan | None) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from http import HTTPStatus
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -36,6 +40,7 @@ from quorate.consensus.raft.messages import (
     Refusal,
 )
 from quorate.consensus.raft.messages import Role as RaftRole
+from quorate.consensus.replacing import Claim, Replacing
 from quorate.consensus.snapshots import RETRY_S, Described, Image, Snapshots
 from quorate.proto import rpc_pb2 as rpc
 from quorate.wire import errors
@@ -168,6 +173,41 @@ def test_of_two_additions_of_one_address_at_once_the_second_is_refused(tmp_path:
                 await grown(api.replies, 2)
                 assert [api.replies[1][0], api.replies[2][0]] == [0, errors.PEER_URL_EXIST.id]
                 assert len(driver.membership.members) == 2
+
+    run(scenario())
+
+
+def test_a_member_that_was_replaced_meanwhile_is_not_replaced_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 133: what an earlier leader had begun was done after all, and one of two new ids was nobody's."""
+
+    async def scenario() -> None:
+        async with member(tmp_path) as driver:
+            calls = Calls(driver, Rules(strict=True, learners_max=5))
+            driver.on_membership = lambda: calls.look(0.0)
+            replacing = Replacing(driver, calls)
+            clock = SimpleNamespace(time=count(1000).__next__)  # each second has ids of its own
+            monkeypatch.setattr("quorate.consensus.replacing.time", clock)
+            storage = FakeStorage(tmp_path, [])
+            with closing(storage):
+                storage.attach(asyncio.get_running_loop())
+                await until(lambda: driver.core.commit_index > 0)
+                learner = Member(5, ("http://localhost:1",), is_learner=True)
+                change = [ConfChange(ConfChangeKind.ADD_LEARNER, 5)]
+                assert driver.core.propose_conf_change(change, pack_newcomer(learner)) is None
+                answers: list[Future[tuple[HTTPStatus, bytes]]] = [Future(), Future()]
+                driver.turn()
+                await until(lambda: 5 in driver.membership.members)
+                for answer in answers:
+                    replacing._decide(Claim(0, 5, learner.peer_urls), answer)
+                await until(lambda: all(answer.done() for answer in answers))
+                assert [status for status, _ in map(Future.result, answers)] == [
+                    HTTPStatus.OK,
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                ]
+                granted = json.loads(answers[0].result()[1])["id"]
+                assert driver.membership.members.keys() == {driver.member_id, granted}
 
     run(scenario())
 

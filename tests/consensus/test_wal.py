@@ -68,6 +68,28 @@ def test_what_a_killed_process_wrote_is_durable_before_it_counts(
     wal.abandon()
 
 
+def test_the_last_batch_is_written_again_as_it_was_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 88: a disk that answered something else when it was asked a second time had that written over the batch."""
+    wal = create(tmp_path)
+    wal.append(entries(1, 1), HardState(1, 9, 0))
+    crash(wal)
+    written: list[bytes] = []
+    write = os.pwrite
+
+    def noted(descriptor: int, data: bytes, offset: int) -> int:
+        written.append(bytes(data))
+        return write(descriptor, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", lambda _descriptor, size, _offset: bytes(size))
+        patch.setattr(os, "pwrite", noted)
+        crash(Wal.recover(tmp_path, SEGMENT_BYTES))
+    assert any(entries(1, 1)[0].payload in data for data in written)
+    wal = recover(tmp_path)
+    assert entries(1, 1) == content(wal)
+    crash(wal)
+
+
 def test_a_replaced_tail_stays_replaced_also_across_segments(tmp_path: Path) -> None:
     wal = create(tmp_path)
     for index in range(1, 40):
