@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--sum", type=Path, help="add up such a file, and run nothing")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its processes end, too
     if arguments.sum is not None:
         return sum_up(lines_of(arguments.sum))
     if arguments.seed is not None:
