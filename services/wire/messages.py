@@ -265,9 +265,8 @@ def _unpack_results(body: bytes) -> tuple[int, int, int, list[tuple[int, bytes]]
 ENTRY: Final = Struct("<QQB")  # log index, term, EntryKind; the payload follows
 START: Final = Struct("<QQQQ")  # cluster id, member id, log index of the first ENTRY to come, commit index now
 APPLIED: Final = Struct("<QQ")  # applied index, durable applied index (in the database and synced with it)
-STORAGE_HELLO: Final = Struct(
-    "<QB"
-)  # durable applied index: entries up to here are not needed again; whether the database takes a damaged one's place
+# durable applied index: entries up to here are not needed again; whether the database takes a damaged one's place
+STORAGE_HELLO: Final = Struct("<QB")
 SPACE: Final = Struct("<q")  # bytes that fit under the quota, negative when it is used up; UNBOUNDED without one
 UNBOUNDED: Final = (1 << 63) - 1
 ROLE: Final = Struct(
